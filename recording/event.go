@@ -1,0 +1,116 @@
+package recording
+
+import "time"
+
+// Kind says what an Event is. Numbers are part of the journal and frame formats and are never reused.
+type Kind uint8
+
+const (
+	KindNone         Kind = 0
+	KindOutput       Kind = 1  // bytes sent to the client: stdout, or a terminal's output
+	KindStderr       Kind = 2  // bytes sent to the client as extended data 1
+	KindInput        Kind = 3  // bytes received from the client (only where the rule asks for them)
+	KindResize       Kind = 4  // Resize, JSON
+	KindOpen         Kind = 5  // Open, JSON: a channel began to do something
+	KindExit         Kind = 6  // Exit, JSON: its program ended
+	KindClose        Kind = 7  // the channel is gone, no data
+	KindSignal       Kind = 8  // the client sent a signal, data its name
+	KindFile         Kind = 9  // File, JSON: an sftp operation that is complete
+	KindGap          Kind = 10 // Gap, JSON: bytes that are not kept, on purpose or by a fault
+	KindNote         Kind = 11 // Note, JSON: revocation, limit, refusal, adoption by a new monitor
+	KindEnd          Kind = 12 // End, JSON: the connection is over; last event of a whole recording
+	KindInputSummary Kind = 13 // client input counted, not kept: InputSummary, JSON
+)
+
+// Event is one thing that happened on one connection. Channel 0 is the connection
+// itself; SSH channels count from 1 in the order they were opened.
+type Event struct {
+	At      time.Duration // since the recording's start, never decreasing
+	Channel uint32
+	Kind    Kind
+	Data    []byte
+}
+
+// Open begins a channel's story.
+type Open struct {
+	Type    string `json:"type"`              // "shell", "exec", "sftp"
+	Command string `json:"command,omitempty"` // of exec
+	PTY     bool   `json:"pty,omitempty"`
+	Term    string `json:"term,omitempty"`
+	Cols    int    `json:"cols,omitempty"`
+	Rows    int    `json:"rows,omitempty"`
+}
+
+// Resize is a window-change.
+type Resize struct {
+	Cols int `json:"cols"`
+	Rows int `json:"rows"`
+}
+
+// Exit is how a program ended: a status, or the signal that killed it (without SIG).
+type Exit struct {
+	Status int    `json:"status"`
+	Signal string `json:"signal,omitempty"`
+	Core   bool   `json:"core,omitempty"`
+}
+
+// File is an operation on files through sftp.
+type File struct {
+	Op     string `json:"op"` // get, put, remove, rename, mkdir, rmdir, symlink, link, setstat, list, stat
+	Path   string `json:"path"`
+	Target string `json:"target,omitempty"` // rename, symlink, link
+	Bytes  int64  `json:"bytes,omitempty"`
+	// SHA256 is of the whole file when it was read or written once from start to end in
+	// order, else empty.
+	SHA256 string `json:"sha256,omitempty"`
+	Error  string `json:"error,omitempty"`
+}
+
+// Gap names bytes that happened and are not in the recording.
+type Gap struct {
+	Bytes  int64  `json:"bytes"`
+	SHA256 string `json:"sha256,omitempty"`
+	Why    string `json:"why"`
+}
+
+// Note is a remark of the host's in the recording.
+type Note struct {
+	What string `json:"what"` // revoked, limit, refused, adopted, ...
+	Text string `json:"text,omitempty"`
+}
+
+// InputSummary counts client input that was not kept.
+type InputSummary struct {
+	Bytes int64 `json:"bytes"`
+}
+
+// End closes a recording. Cause is "closed" for an ordinary end.
+type End struct {
+	Cause string `json:"cause"`
+	Text  string `json:"text,omitempty"`
+}
+
+// Meta is what a recording says about itself, in its first frame; it stands alone
+// without the mesh it was made in.
+type Meta struct {
+	Version   int       `json:"version"` // 1
+	ID        string    `json:"id"`
+	Start     time.Time `json:"start"`
+	Mesh      string    `json:"mesh"`
+	Host      string    `json:"host"`    // node name of the host
+	HostID    string    `json:"host_id"` // node id of the host
+	HostTags  []string  `json:"host_tags,omitempty"`
+	Src       string    `json:"src"` // node name of the peer
+	SrcID     string    `json:"src_id"`
+	SrcAddr   string    `json:"src_addr"`
+	Login     string    `json:"login,omitempty"` // the person, empty for a tagged peer
+	SrcTags   []string  `json:"src_tags,omitempty"`
+	LocalUser string    `json:"local_user"`
+	UID       uint32    `json:"uid"`
+	Rule      string    `json:"rule"`   // which rule let it in, "ssh[0]"
+	Client    string    `json:"client"` // SSH version string of the client
+	// SelfAttested is set where the host runs as the same uid as the session, so that
+	// the person recorded could have altered the recording before it left the host.
+	SelfAttested bool   `json:"self_attested,omitempty"`
+	PublicKey    []byte `json:"public_key"` // Ed25519, first signing key of the recording
+}
