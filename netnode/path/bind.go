@@ -1,0 +1,209 @@
+package path
+
+import (
+	"crypto/ecdh"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.zx2c4.com/wireguard/conn"
+)
+
+// relayQueue is how many packets from the relay wait for the device; more are dropped.
+const relayQueue = 256
+
+// Config is what a Bind needs.
+type Config struct {
+	Private *ecdh.PrivateKey // X25519, the node's WireGuard key
+	// Relay takes a packet for a peer without a path and must not block or keep the
+	// slice; nil holds the newest packets until there is one. What the relay receives
+	// goes to Bind.FromRelay.
+	Relay func(peer Key, packet []byte)
+	// Usable says whether an address may be a way to a peer; nil allows all. The mesh's own
+	// addresses may not, or the tunnel would run through itself.
+	Usable func(netip.Addr) bool
+	// OnPath is called after a peer got a new path, on the goroutine of Run or of the
+	// receiver; it must not block.
+	OnPath func(peer Key, addr netip.AddrPort)
+	Log    *slog.Logger
+}
+
+// Bind is a conn.Bind that finds the paths by itself. Run must be running for that.
+type Bind struct {
+	cfg   Config
+	self  Key
+	start time.Time
+	inner conn.Bind
+	wake  chan struct{}
+
+	mu     sync.Mutex // guards what follows; taken before Peer.mu
+	peers  map[Key]*Peer
+	hints  map[hint]*Peer
+	awake  map[*Peer]struct{}
+	closed chan struct{} // of the present Open
+	relayq chan relayed
+}
+
+type relayed struct {
+	peer *Peer
+	b    []byte
+}
+
+var _ conn.Bind = (*Bind)(nil)
+
+// New makes a Bind without peers.
+func New(cfg Config) (*Bind, error) {
+	if cfg.Private == nil {
+		return nil, fmt.Errorf("path: no private key")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Bind{
+		cfg: cfg, self: Key(cfg.Private.PublicKey().Bytes()), start: time.Now(),
+		inner: conn.NewStdNetBind(), wake: make(chan struct{}, 1),
+		peers: map[Key]*Peer{}, hints: map[hint]*Peer{}, awake: map[*Peer]struct{}{},
+		relayq: make(chan relayed, relayQueue),
+	}, nil
+}
+
+// AddPeer makes the endpoint of k, before WireGuard is told of it. A second call does nothing.
+func (b *Bind) AddPeer(k Key) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.peers[k] != nil {
+		return
+	}
+	p := newPeer(b, k)
+	b.peers[k] = p
+	b.hints[hintFor(k, b.self)] = p
+}
+
+// RemovePeer forgets k and its paths; its endpoint sends nothing more.
+func (b *Bind) RemovePeer(k Key) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p := b.peers[k]
+	if p == nil {
+		return
+	}
+	p.gone.Store(true)
+	p.best.Store(nil)
+	delete(b.peers, k)
+	delete(b.hints, hintFor(k, b.self))
+	delete(b.awake, p)
+}
+
+// Open is conn.Bind's. Each receiver takes what is not WireGuard out of the batch; one
+// more delivers what came over the relay.
+func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
+	fns, actual, err := b.inner.Open(port)
+	if err != nil {
+		return nil, 0, err
+	}
+	closed := make(chan struct{})
+	b.mu.Lock()
+	b.closed = closed
+	b.mu.Unlock()
+	for i, fn := range fns {
+		fns[i] = b.sieve(fn)
+	}
+	return append(fns, b.receiveRelayed(closed)), actual, nil
+}
+
+func (b *Bind) sieve(fn conn.ReceiveFunc) conn.ReceiveFunc {
+	return func(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
+		n, err := fn(bufs, sizes, eps)
+		for i := range n {
+			if sizes[i] == 0 || isWireGuard(bufs[i][:sizes[i]]) {
+				continue
+			}
+			// The device skips empty packets, so the batch keeps its shape.
+			if ep, ok := eps[i].(*conn.StdNetEndpoint); ok {
+				b.intercept(bufs[i][:sizes[i]], ep)
+			}
+			sizes[i] = 0
+		}
+		return n, err
+	}
+}
+
+func isWireGuard(p []byte) bool {
+	return len(p) >= 4 && p[0] >= 1 && p[0] <= 4 && p[1] == 0 && p[2] == 0 && p[3] == 0
+}
+
+func (b *Bind) receiveRelayed(closed chan struct{}) conn.ReceiveFunc {
+	return func(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
+		select {
+		case r := <-b.relayq:
+			sizes[0] = copy(bufs[0], r.b)
+			eps[0] = r.peer
+			return 1, nil
+		case <-closed:
+			return 0, net.ErrClosed
+		}
+	}
+}
+
+// FromRelay delivers a packet that the relay says is from k. It keeps no slice, never
+// blocks, and drops what is not WireGuard or from nobody known. Whether it really is from
+// k is for WireGuard to find out.
+func (b *Bind) FromRelay(k Key, packet []byte) {
+	b.mu.Lock()
+	p := b.peers[k]
+	b.mu.Unlock()
+	if p == nil || !isWireGuard(packet) || len(packet) > 1<<16-1 {
+		return
+	}
+	select {
+	case b.relayq <- relayed{p, append([]byte(nil), packet...)}:
+	default:
+	}
+}
+
+// Close is conn.Bind's; the device may Open again.
+func (b *Bind) Close() error {
+	b.mu.Lock()
+	if b.closed != nil {
+		close(b.closed)
+		b.closed = nil
+	}
+	b.mu.Unlock()
+	return b.inner.Close()
+}
+
+// SetMark is conn.Bind's.
+func (b *Bind) SetMark(mark uint32) error { return b.inner.SetMark(mark) }
+
+// BatchSize is that of the sockets beneath.
+func (b *Bind) BatchSize() int { return b.inner.BatchSize() }
+
+// Send is conn.Bind's. Answers to a received packet (cookies) go back to its address, all
+// else over the peer's path.
+func (b *Bind) Send(bufs [][]byte, ep conn.Endpoint) error {
+	switch e := ep.(type) {
+	case *Peer:
+		return e.send(bufs)
+	case *conn.StdNetEndpoint:
+		return b.inner.Send(bufs, e)
+	}
+	return conn.ErrWrongEndpointType
+}
+
+// ParseEndpoint finds the endpoint of a peer by its public key in hex.
+func (b *Bind) ParseEndpoint(s string) (conn.Endpoint, error) {
+	k, err := hex.DecodeString(s)
+	if err != nil || len(k) != 32 {
+		return nil, fmt.Errorf("path: endpoint %q is not a public key in hex", s)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p := b.peers[Key(k)]; p != nil {
+		return p, nil
+	}
+	return nil, fmt.Errorf("path: endpoint %q: no such peer", s)
+}
