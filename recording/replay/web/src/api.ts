@@ -1,0 +1,118 @@
+// The viewer's API, as recording/replay serves it. Times are seconds since the start of the
+// recording; bytes are base64.
+
+export interface Exit { status: number; signal?: string }
+
+export interface Summary {
+  id: string;
+  start: string;
+  duration: number;
+  host: string;
+  src: string;
+  who: string;
+  local_user: string;
+  type: string; // shell, exec, sftp or ""
+  command?: string;
+  channels: number;
+  exit?: Exit;
+  cause?: string;
+  size: number;
+  complete: boolean;
+  live: boolean;
+  mine: boolean;
+  self_attested?: boolean;
+}
+
+export interface Channel {
+  n: number;
+  type: string;
+  command?: string;
+  pty?: boolean;
+  cols?: number;
+  rows?: number;
+  opened: number;
+  closed?: number;
+  exit?: Exit;
+}
+
+export interface FrameInfo { n: number; first: number; last: number; bytes: number; events: number; keyframe: boolean }
+
+export interface Detail extends Summary {
+  uid: number;
+  rule: string;
+  client: string;
+  mesh: string;
+  src_addr: string;
+  channel_list: Channel[];
+  frames: FrameInfo[];
+  problems?: string[];
+}
+
+export interface Keyframe { channel: number; cols: number; rows: number; data: Uint8Array }
+
+export interface Happening {
+  t: number;
+  ch: number;
+  k: string;
+  data?: Uint8Array;
+  j?: any;
+}
+
+export interface Frame { n: number; keyframes: Keyframe[]; events: Happening[] }
+
+export interface Page { viewer: { who: string; node: string }; recordings: Summary[]; next?: string }
+
+// Refusal is an answer the person should read.
+export class Refusal extends Error {
+  constructor(readonly status: number, words: string) {
+    super(words);
+  }
+}
+
+async function get(path: string, signal?: AbortSignal): Promise<any> {
+  let res: Response;
+  try {
+    res = await fetch(path, { headers: { Accept: "application/json" }, credentials: "same-origin", signal });
+  } catch (err) {
+    if (signal?.aborted) throw err;
+    throw new Refusal(0, "The recorder cannot be reached. Check the connection and try again.");
+  }
+  if (!res.ok) {
+    let words = "";
+    try {
+      words = (await res.json()).error;
+    } catch {
+      // Not an answer of ours; the status has to do.
+    }
+    throw new Refusal(res.status, words || `The recorder answered ${res.status}.`);
+  }
+  return res.json();
+}
+
+export function list(q: { text: string; own: boolean; before?: string }, signal?: AbortSignal): Promise<Page> {
+  const p = new URLSearchParams();
+  if (q.text) p.set("q", q.text);
+  if (q.own) p.set("own", "1");
+  if (q.before) p.set("before", q.before);
+  return get(`/api/recordings?${p}`, signal);
+}
+
+export function detail(id: string): Promise<Detail> {
+  return get(`/api/recordings/${encodeURIComponent(id)}`);
+}
+
+export async function frame(id: string, n: number): Promise<Frame> {
+  const f = await get(`/api/recordings/${encodeURIComponent(id)}/frames/${n}`);
+  return {
+    n,
+    keyframes: (f.keyframes ?? []).map((k: any) => ({ channel: k.channel, cols: k.cols, rows: k.rows, data: bytes(k.data) })),
+    events: (f.events ?? []).map((e: any) => ({ t: e.t, ch: e.ch, k: e.k, j: e.j, data: e.d === undefined ? undefined : bytes(e.d) })),
+  };
+}
+
+function bytes(base64: string): Uint8Array {
+  const s = atob(base64);
+  const b = new Uint8Array(s.length);
+  for (let i = 0; i < s.length; i++) b[i] = s.charCodeAt(i);
+  return b;
+}

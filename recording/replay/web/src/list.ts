@@ -1,0 +1,122 @@
+// The list: who was where, as whom, when, for how long, and how it ended.
+
+import * as api from "./api";
+import { h, replace } from "./dom";
+import { length, size, when } from "./format";
+
+const REFRESH = 5000; // ms, while something is live and the page is in view
+
+export async function showList(main: HTMLElement): Promise<void> {
+  const params = new URLSearchParams(location.search);
+  let text = params.get("q") ?? "";
+  let own = params.get("own") === "1";
+
+  const box = h("input", { type: "search", id: "filter", placeholder: "person, host, user, command\u2026", autocomplete: "off", spellcheck: "false", value: text, "aria-label": "filter recordings" });
+  const all = h("button", { type: "button", "aria-pressed": String(!own) }, "All I may see");
+  const mine = h("button", { type: "button", "aria-pressed": String(own) }, "Mine");
+  const rows = h("tbody", null);
+  const head = ["Who", "Where", "What", "When", "How long", "End"].map((s) => h("th", { scope: "col" }, s));
+  const table = h("table", { class: "list" }, h("thead", null, h("tr", null, ...head)), rows);
+  const note = h("p", { class: "note", role: "status" });
+  const more = h("button", { type: "button", class: "more", hidden: true }, "Older recordings");
+  let next: string | undefined;
+  let pending: AbortController | undefined;
+  let live = false;
+
+  async function load(older: boolean) {
+    pending?.abort();
+    const mineToo = (pending = new AbortController());
+    const page = await api.list({ text, own, before: older ? next : undefined }, mineToo.signal);
+    if (mineToo.signal.aborted) return;
+    document.getElementById("viewer")!.textContent = page.viewer.who;
+    if (!older) {
+      replace(rows);
+      live = false;
+    }
+    for (const r of page.recordings) {
+      rows.append(row(r));
+      live ||= r.live;
+    }
+    next = page.next;
+    more.hidden = !next;
+    table.hidden = rows.childElementCount === 0;
+    note.textContent = rows.childElementCount > 0 ? "" :
+      text ? "Nothing matches. Every word must occur in the person, host, local user, command or id." :
+      own ? "Nothing of yours has been recorded." : "There is nothing here that you may see yet.";
+  }
+
+  function refilter() {
+    const p = new URLSearchParams();
+    if (text) p.set("q", text);
+    if (own) p.set("own", "1");
+    history.replaceState(null, "", p.size ? `/?${p}` : "/");
+    mine.setAttribute("aria-pressed", String(own));
+    all.setAttribute("aria-pressed", String(!own));
+    run(load(false));
+  }
+
+  function run(work: Promise<void>) {
+    work.catch((err) => {
+      if (err?.name !== "AbortError") note.textContent = err instanceof Error ? err.message : String(err);
+    });
+  }
+
+  let typing = 0;
+  box.addEventListener("input", () => {
+    clearTimeout(typing);
+    typing = window.setTimeout(() => {
+      text = box.value.trim();
+      refilter();
+    }, 150);
+  });
+  mine.addEventListener("click", () => { own = true; refilter(); });
+  all.addEventListener("click", () => { own = false; refilter(); });
+  more.addEventListener("click", () => run(load(true)));
+  document.addEventListener("keydown", (e) => {
+    if (e.key === "/" && document.activeElement !== box) {
+      e.preventDefault();
+      box.focus();
+    }
+  });
+
+  await load(false);
+  document.title = "Recordings";
+  replace(main, h("section", { class: "listing" },
+    h("div", { class: "tools" }, box, h("div", { class: "switch", role: "group", "aria-label": "whose" }, all, mine)),
+    table, note, more));
+  window.setInterval(() => {
+    // Only the first page is refreshed: reading further down must not be disturbed.
+    if (live && !document.hidden && !text && rows.childElementCount <= 100) run(load(false));
+  }, REFRESH);
+}
+
+function row(r: api.Summary): HTMLElement {
+  const href = `/r/${encodeURIComponent(r.id)}`;
+  const what = r.type === "exec" ? h("code", { title: r.command }, r.command || "a command") :
+    h("span", { class: "kind" }, r.type === "shell" ? "shell" : r.type === "sftp" ? "files" : "nothing");
+  const tr = h("tr", { "data-id": r.id },
+    h("td", { class: "who" }, h("a", { href }, r.who || r.src), r.src ? h("small", null, `from ${r.src}`) : null),
+    h("td", { class: "where" }, h("span", { class: "as" }, r.local_user), h("span", { class: "at" }, "@"), h("span", { class: "host" }, r.host)),
+    h("td", { class: "what" }, what, r.channels > 1 ? h("small", null, `and ${r.channels - 1} more`) : null),
+    h("td", { class: "when" }, h("time", { datetime: r.start, title: new Date(r.start).toLocaleString() }, when(r.start))),
+    h("td", { class: "long" }, length(r.duration), h("small", null, size(r.size))),
+    h("td", { class: "end" }, ending(r)));
+  // The link is what keyboards and screen readers use; a click anywhere in the row follows it.
+  tr.addEventListener("click", (e) => {
+    if (e.target instanceof HTMLElement && e.target.closest("a")) return;
+    if (getSelection()?.toString()) return;
+    location.href = href;
+  });
+  return tr;
+}
+
+export function ending(r: api.Summary): HTMLElement {
+  const b = (cls: string, text: string, title?: string) => h("span", { class: `badge ${cls}`, title }, text);
+  if (r.live) return b("live", "live", "still running");
+  if (!r.complete) return b("lost", "cut off", "the recording stops without an end");
+  if (r.cause && r.cause !== "closed") return b("bad", r.cause, "the connection was ended");
+  if (r.exit?.signal) return b("bad", `SIG${r.exit.signal}`, "ended by a signal");
+  if (r.exit) return b(r.exit.status === 0 ? "ok" : "bad", `exit ${r.exit.status}`);
+  return b("ok", "closed");
+}
+

@@ -1,0 +1,203 @@
+// The player: the page around a recording, its keys, and what its address says.
+
+import * as api from "./api";
+import { h, replace } from "./dom";
+import { clock, length, size, wall, when } from "./format";
+import { ending } from "./list";
+import { Playback, SPEEDS } from "./playback";
+import { Recording } from "./recording";
+import { Timeline } from "./timeline";
+
+const POLL = 1500; // ms between looks at a recording that is still being made
+
+const KEYS: [string, string][] = [
+  ["Space or K", "play, pause"],
+  ["\u2190 \u2192", "5 seconds back, forward"],
+  ["Shift + \u2190 \u2192", "a tenth of the recording"],
+  [", .", "previous, next event"],
+  ["0 \u2026 9", "to that tenth of the recording"],
+  ["Home, End", "to the beginning, to the end"],
+  ["- +", "slower, faster"],
+  ["I", "skip idle time or not"],
+  ["W", "time of day or time since the start"],
+  ["C", "next channel"],
+  ["F", "whole screen"],
+  ["?", "these keys"],
+];
+
+export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
+  const params = new URLSearchParams(location.search);
+  const rec = new Recording(await api.detail(id));
+  const d = () => rec.d;
+  document.title = `${d().who || d().src} as ${d().local_user} on ${d().host}`;
+
+  let wallClock = false;
+  const stage = h("div", { class: "screen" });
+  const playButton = h("button", { type: "button", class: "play", "aria-label": "play" });
+  const time = h("button", { type: "button", class: "time", title: "time of day or time since the start (W)" });
+  const speed = h("select", { class: "speed", "aria-label": "speed", title: "speed (- +)" }, ...SPEEDS.map((s) => h("option", { value: s }, `${s}\u00d7`)));
+  const idle = h("button", { type: "button", class: "toggle idle", title: "skip idle time (I)" }, "Skip idle");
+  const skipped = h("div", { class: "skipped", role: "status", hidden: true });
+  const channel = h("select", { class: "channel", "aria-label": "channel", title: "channel (C)" });
+  const goLive = h("button", { type: "button", class: "toggle golive", hidden: true }, "Go live");
+  const full = h("button", { type: "button", class: "toggle", title: "whole screen (F)" }, "Full");
+  const helpButton = h("button", { type: "button", class: "toggle", title: "keys (?)", "aria-label": "keys" }, "?");
+  const state = h("p", { class: "banner", role: "status", hidden: true });
+  const problem = h("p", { class: "banner bad", role: "alert", hidden: true });
+  const end = h("span", { class: "endmark" });
+  const help = h("dialog", { class: "help" }, h("h2", null, "Keys"), h("dl", null, ...KEYS.flatMap(([k, w]) => [h("dt", null, k), h("dd", null, w)])),
+    h("form", { method: "dialog" }, h("button", null, "Close")));
+
+  const player = new Playback(rec, stage, {
+    moved: (t) => {
+      line.at(t, player.skipIdle);
+      time.textContent = wallClock ? wall(d().start, t) : `${clock(t, true)} / ${clock(rec.end)}`;
+    },
+    changed: () => {
+      playButton.classList.toggle("on", player.playing);
+      playButton.setAttribute("aria-label", player.playing ? "pause" : "play");
+      speed.value = String(player.speed);
+      idle.setAttribute("aria-pressed", String(player.skipIdle));
+      channel.value = String(player.channel);
+      line.at(player.t, player.skipIdle);
+      remember();
+    },
+    skipped: (seconds) => {
+      skipped.textContent = `${length(seconds)} without a sign of life skipped`;
+      skipped.hidden = false;
+      clearTimeout(skippedTimer);
+      skippedTimer = window.setTimeout(() => (skipped.hidden = true), 1800);
+    },
+    failed: (err) => {
+      problem.textContent = err instanceof Error ? err.message : String(err);
+      problem.hidden = false;
+    },
+    recovered: () => (problem.hidden = true),
+    atEnd: () => (end.hidden = false),
+  });
+  let skippedTimer = 0;
+  const line = new Timeline((t) => player.seek(t));
+
+  function remember() {
+    const p = new URLSearchParams();
+    if (player.t > 0.05) p.set("t", player.t.toFixed(1));
+    if (player.channel !== player.firstChannel) p.set("c", String(player.channel));
+    if (player.speed !== 1) p.set("speed", String(player.speed));
+    if (!player.skipIdle) p.set("idle", "1");
+    history.replaceState(null, "", p.size ? `?${p}` : location.pathname);
+  }
+
+  function describe() {
+    replace(channel, ...d().channel_list.map((c) => h("option", { value: c.n }, `${c.n}: ${c.type}${c.command ? ` ${c.command.slice(0, 40)}` : ""}`)));
+    channel.hidden = d().channel_list.length < 2;
+    channel.value = String(player.channel);
+    replace(end, ending(d()));
+    goLive.hidden = !d().live;
+    line.index(d().frames, rec.end);
+    const words: string[] = [...(d().problems ?? [])];
+    if (!d().complete && !d().live) words.unshift(`This recording stops at ${clock(rec.end)} without an end: the host, or its connection to the recorder, was lost. What was received up to there is shown.`);
+    if (d().self_attested) words.push("The host ran as the person recorded, who could have altered the recording before it left the host.");
+    if (d().channel_list.length === 0) words.push(d().live ? "Nothing has been asked for on this connection yet." : "Nothing was asked for on this connection.");
+    state.textContent = words.join(" ");
+    state.hidden = words.length === 0;
+  }
+
+  const s = d();
+  replace(main, h("section", { class: "player" },
+    h("div", { class: "title" },
+      h("h1", null, h("span", { class: "who" }, s.who || s.src), h("span", { class: "dim" }, " as "), s.local_user, h("span", { class: "dim" }, " on "), s.host),
+      end,
+      h("span", { class: "dim when" }, `${when(s.start)} \u00b7 ${size(s.size)}`),
+      h("span", { class: "files-out" },
+        h("a", { href: `/api/recordings/${encodeURIComponent(id)}/cast?version=3`, download: `${id}.cast` }, ".cast"),
+        h("a", { href: `/api/recordings/${encodeURIComponent(id)}/file`, download: `${id}.tsr` }, ".tsr"))),
+    state, problem,
+    h("div", { class: "frame" }, stage, skipped),
+    line.el,
+    h("div", { class: "controls" }, playButton, time, h("span", { class: "space" }), channel, goLive, speed, idle, full, helpButton),
+    about(s), help));
+
+  playButton.addEventListener("click", () => player.toggle());
+  time.addEventListener("click", () => { wallClock = !wallClock; player.tell(); });
+  speed.addEventListener("change", () => player.setSpeed(Number(speed.value)));
+  idle.addEventListener("click", () => player.setSkipIdle(!player.skipIdle));
+  channel.addEventListener("change", () => player.setChannel(Number(channel.value)));
+  goLive.addEventListener("click", () => { void player.seek(rec.end); player.play(); });
+  full.addEventListener("click", () => wholeScreen());
+  helpButton.addEventListener("click", () => help.showModal());
+  window.addEventListener("pagehide", remember);
+
+  function wholeScreen() {
+    if (document.fullscreenElement) void document.exitFullscreen();
+    else void main.requestFullscreen?.();
+  }
+
+  document.addEventListener("keydown", (e) => {
+    if (e.ctrlKey || e.metaKey || e.altKey || help.open) return;
+    const target = e.target as HTMLElement;
+    if (target.closest("input, select, textarea")) return;
+    // A focused button keeps its own space and return keys.
+    if (target.closest("button, a") && (e.key === " " || e.key === "Enter")) return;
+    const act: Record<string, () => void> = {
+      " ": () => player.toggle(),
+      k: () => player.toggle(),
+      ArrowLeft: () => player.seek(player.t - (e.shiftKey ? rec.end / 10 : 5)),
+      ArrowRight: () => player.seek(player.t + (e.shiftKey ? rec.end / 10 : 5)),
+      Home: () => player.seek(0),
+      End: () => player.seek(rec.end),
+      ",": () => player.step(-1),
+      ".": () => player.step(1),
+      "-": () => player.faster(-1),
+      "+": () => player.faster(1),
+      "=": () => player.faster(1),
+      i: () => player.setSkipIdle(!player.skipIdle),
+      w: () => { wallClock = !wallClock; player.tell(); },
+      c: () => player.nextChannel(),
+      f: wholeScreen,
+      "?": () => help.showModal(),
+    };
+    const key = e.key.length === 1 ? e.key.toLowerCase() : e.key;
+    const fn = /^[0-9]$/.test(key) ? () => player.seek((Number(key) / 10) * rec.end) : act[key];
+    if (!fn) return;
+    e.preventDefault();
+    fn();
+  });
+
+  describe();
+  const known = (v: string | null, ok: (n: number) => boolean): number | undefined => (v !== null && v !== "" && ok(Number(v)) ? Number(v) : undefined);
+  await player.open({
+    channel: known(params.get("c"), (n) => d().channel_list.some((c) => c.n === n)),
+    speed: known(params.get("speed"), (n) => SPEEDS.includes(n)),
+    skipIdle: params.get("idle") !== "1",
+    t: known(params.get("t"), (n) => Number.isFinite(n) && n >= 0),
+  });
+
+  const follow = async () => {
+    try {
+      if (!document.hidden && (await rec.grow())) {
+        describe();
+        player.grown();
+      }
+      player.hooks.recovered();
+    } catch (err) {
+      player.hooks.failed(err);
+    }
+    if (d().live) window.setTimeout(follow, POLL);
+  };
+  if (d().live) window.setTimeout(follow, POLL);
+}
+
+function about(s: api.Detail): HTMLElement {
+  const rows: [string, string][] = [
+    ["Recording", s.id],
+    ["Began", new Date(s.start).toLocaleString()],
+    ["Person", s.who],
+    ["From", `${s.src} ${s.src_addr}`],
+    ["Account", `${s.local_user} (uid ${s.uid}) on ${s.host}`],
+    ["Let in by", s.rule],
+    ["Client", s.client],
+    ["Mesh", s.mesh],
+  ];
+  return h("details", { class: "about" }, h("summary", null, "About this recording"),
+    h("dl", null, ...rows.filter(([, v]) => v.trim()).flatMap(([k, v]) => [h("dt", null, k), h("dd", null, v)])));
+}

@@ -1,0 +1,67 @@
+// One recording as the player sees it: its index, and frames that come when they are needed.
+
+import * as api from "./api";
+
+const KEPT = 24; // frames in memory, at most some 256 kB of recorded bytes each
+
+export class Recording {
+  private cache = new Map<number, Promise<api.Frame>>();
+  private loaded = new Map<number, api.Frame>();
+
+  constructor(public d: api.Detail) {}
+
+  get end(): number {
+    return this.d.duration;
+  }
+
+  frame(n: number): Promise<api.Frame> {
+    let f = this.cache.get(n);
+    if (f) {
+      this.cache.delete(n); // and back in, as the most recently used
+    } else {
+      f = api.frame(this.d.id, n);
+      f.then((v) => this.cache.has(n) && this.loaded.set(n, v)).catch(() => this.forget(n));
+    }
+    this.cache.set(n, f);
+    for (const old of this.cache.keys()) {
+      if (this.cache.size <= KEPT) break;
+      this.forget(old);
+    }
+    return f;
+  }
+
+  // here gives a frame only if it has come already.
+  here(n: number): api.Frame | undefined {
+    return this.loaded.get(n);
+  }
+
+  private forget(n: number) {
+    this.cache.delete(n);
+    this.loaded.delete(n);
+  }
+
+  // frameAt is the last frame that begins at or before t.
+  frameAt(t: number): number {
+    const f = this.d.frames;
+    let lo = 0;
+    let hi = f.length - 1;
+    while (lo < hi) {
+      const mid = (lo + hi + 1) >> 1;
+      if (f[mid].first <= t) lo = mid;
+      else hi = mid - 1;
+    }
+    return lo;
+  }
+
+  // grow asks for the index again; true when there is more than before.
+  async grow(): Promise<boolean> {
+    const before = this.d;
+    this.d = await api.detail(before.id);
+    // The last frame known before may have been open still: take it anew.
+    if (this.d.frames.length !== before.frames.length || this.d.duration !== before.duration) {
+      this.forget(before.frames.length - 1);
+      return true;
+    }
+    return this.d.live !== before.live || this.d.complete !== before.complete;
+  }
+}

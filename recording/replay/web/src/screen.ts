@@ -1,0 +1,131 @@
+// A terminal's picture. The renderer is never told to accept input, and nothing it would
+// answer to recorded queries goes anywhere.
+
+import { Terminal } from "@xterm/xterm";
+import { h } from "./dom";
+import type { View } from "./view";
+import type { Happening, Keyframe } from "./api";
+
+const DEFAULT_COLS = 80;
+const DEFAULT_ROWS = 24;
+const SMALLEST = 6; // px; below this the picture scrolls sideways instead
+const LARGEST = 16;
+
+export class Screen implements View {
+  readonly el: HTMLElement;
+  private term: Terminal;
+  private box: HTMLElement;
+  private pending: Uint8Array[] = [];
+  private aspect = 0.6; // width of a character cell by font size, measured once shown
+
+  constructor() {
+    this.box = h("div", { class: "term" });
+    this.el = h("div", { class: "stage" }, this.box);
+    this.term = new Terminal({
+      cols: DEFAULT_COLS,
+      rows: DEFAULT_ROWS,
+      disableStdin: true,
+      cursorBlink: false,
+      cursorInactiveStyle: "block",
+      scrollback: 0,
+      fontSize: 14,
+      fontFamily: 'ui-monospace, "SF Mono", "Cascadia Mono", "DejaVu Sans Mono", Menlo, Consolas, monospace',
+      theme: { background: "#14161c", foreground: "#d8dbe2", cursor: "#8fb3ff", selectionBackground: "#3b4a6b",
+        black: "#1d2029", red: "#f0717a", green: "#8cc98a", yellow: "#e3c078", blue: "#7aa8f0", magenta: "#c695e0", cyan: "#74c7cf", white: "#c9ccd4",
+        brightBlack: "#6a7080", brightRed: "#ff8b92", brightGreen: "#a8e0a5", brightYellow: "#f5d695", brightBlue: "#9cc0ff", brightMagenta: "#dcb0f2", brightCyan: "#95dfe6", brightWhite: "#f2f4f8" },
+      linkHandler: { activate: () => {} },
+      windowOptions: {},
+    });
+    // Recorded links (OSC 8), titles, clipboard writes and colour queries mean nothing here.
+    for (const code of [0, 1, 2, 7, 8, 9, 52, 133, 777, 1337]) this.term.parser.registerOscHandler(code, () => true);
+  }
+
+  attach(): void {
+    this.term.open(this.box);
+    this.term.textarea?.setAttribute("tabindex", "-1");
+    this.term.textarea?.setAttribute("aria-hidden", "true");
+    this.measure();
+    this.fit();
+    new ResizeObserver(() => this.fit()).observe(this.el);
+  }
+
+  private measure() {
+    const canvas = document.createElement("canvas").getContext("2d");
+    if (!canvas) return;
+    canvas.font = `100px ${this.term.options.fontFamily}`;
+    this.aspect = canvas.measureText("W".repeat(50)).width / 5000 || this.aspect;
+  }
+
+  // fit chooses the font so that all columns are in view, and rows where the height allows.
+  private fit() {
+    const width = this.el.clientWidth - 20;
+    const height = Math.max(200, window.innerHeight - 300);
+    if (width <= 0) return;
+    const byWidth = width / (this.term.cols * this.aspect);
+    const byHeight = height / (this.term.rows * 1.2);
+    const wanted = Math.min(byWidth, Math.max(byHeight, 9));
+    const font = Math.max(SMALLEST, Math.min(LARGEST, Math.floor(wanted * 4) / 4));
+    if (font !== this.term.options.fontSize) this.term.options.fontSize = font;
+  }
+
+  async reset(k: Keyframe | undefined): Promise<void> {
+    this.pending = [];
+    await this.drained(); // bytes of before must not arrive after the reset
+    this.term.reset();
+    if (k) {
+      this.resize(k.cols, k.rows);
+      this.term.write(k.data);
+    }
+  }
+
+  apply(e: Happening): void {
+    switch (e.k) {
+      case "output":
+      case "stderr":
+        if (e.data) this.pending.push(e.data);
+        break;
+      case "open":
+        if (e.j?.cols > 0 && e.j?.rows > 0) this.resize(e.j.cols, e.j.rows);
+        break;
+      case "resize":
+        this.flush();
+        this.resize(e.j?.cols, e.j?.rows);
+        break;
+    }
+  }
+
+  flush(): void {
+    if (this.pending.length === 0) return;
+    for (const b of this.pending) this.term.write(b);
+    this.pending = [];
+  }
+
+  settled(): Promise<void> {
+    this.flush();
+    return this.drained();
+  }
+
+  text(): string {
+    const b = this.term.buffer.active;
+    const lines: string[] = [];
+    for (let i = 0; i < this.term.rows; i++) lines.push(b.getLine(b.viewportY + i)?.translateToString(true) ?? "");
+    return lines.join("\n").trimEnd();
+  }
+
+  dispose(): void {
+    this.term.dispose();
+    this.el.remove();
+  }
+
+  private drained(): Promise<void> {
+    return new Promise((done) => this.term.write("", done));
+  }
+
+  private resize(cols: unknown, rows: unknown) {
+    const c = Math.min(1000, Math.max(2, Math.floor(Number(cols)) || DEFAULT_COLS));
+    const r = Math.min(500, Math.max(1, Math.floor(Number(rows)) || DEFAULT_ROWS));
+    if (c === this.term.cols && r === this.term.rows) return;
+    this.term.resize(c, r);
+    this.fit();
+  }
+}
