@@ -1,0 +1,78 @@
+/*
+Package policy holds identities, the policy language, and the one function that decides.
+
+	policy file --Parse--> *Policy --+
+	                                 +--> Evaluate (logins) --> Decision
+	identity of the peer, account ---+--> FilterFor, EvaluateNet (packets)
+
+# Trust boundary
+
+The text of a policy is not trusted: its size and nesting are bounded before the parser
+sees it, and what is not understood is an error, never skipped. Identities are trusted
+to be what the mesh proved; what an identity's Attributes say is claimed by its node.
+Everything after Parse is pure: no I/O, no clock, no look-ups. The zero Decision denies.
+
+# The file
+
+HuJSON (JSON with comments and trailing commas) that reads like a Tailscale policy file.
+Keys match without regard to case. Unknown keys, keys given twice (also when they differ
+by case only), wrong types and an empty file are errors, all told at once with
+FILE:LINE:COL. Keys that start with # inside rules are notes.
+
+	groups            {"group:NAME": [login]}
+	hosts             {"NAME": address or prefix}
+	ipsets            {"ipset:NAME": ["add X", "remove X"]}, X an address, prefix, range, host, ipset or autogroup:internet
+	tagOwners         {"tag:NAME": [who may put it on a device]}
+	postures          {"posture:NAME": [assertion]}, and defaultSrcPosture [posture]
+	acls              [{action: "accept", src, proto?, dst: ["HOST:PORTS"], srcPosture?}]; users and ports are old names of src and dst
+	grants            [{src, dst, ip?, app?, via?, srcPosture?}]
+	ssh               [{action: "accept"|"check", src, dst, users, checkPeriod?, acceptEnv?, recorder?, enforceRecorder?, srcPosture?}]
+	autoApprovers     {routes: {PREFIX: [who]}, exitNode: [who], services: ...}
+	tests, sshTests   assertions that every change must keep
+	nodeAttrs, derpMap, disableIPv4, OneCGNATRoute, randomizeClientPort, attrConfig   load, with a warning: no effect here
+
+Selectors and where they may stand are the table legal in selector.go. An identity
+selector (login, user:*@domain, group, role and member autogroups, tag,
+autogroup:tagged) means all addresses of the node and nothing behind it; an address
+selector means exactly those addresses. A tagged node has no user. A node of another
+mesh (Identity.External) is named by its login, autogroup:shared and "*" alone.
+
+# Network
+
+Rules only add up; acls and grants are one list. With neither of the two sections all
+traffic of nodes is allowed, with a loud warning; an empty list allows nothing. "*" as a
+source is every node and every approved route, as a destination everything that the
+receiving node has. autogroup:internet never makes a packet filter rule; it answers
+questions about public addresses only. Without a protocol a rule means TCP, UDP and
+ICMP; whatever is allowed any traffic may ping. A rule with via serves routes behind
+nodes that carry one of its tags, never a node's own addresses.
+
+# SSH
+
+A login needs an ssh rule and network permission for TCP port 22. All check rules are
+asked in file order, then all accept rules; the first whose src, dst, posture and users
+match decides, and its acceptEnv, checkPeriod and recorder alone count. A rule without
+the account is passed over. Nothing matches: denied.
+
+People reach their own devices and tagged machines, tagged machines reach tagged
+machines, nobody reaches another person's device. autogroup:member as a dst is read as
+autogroup:self. Root is uid 0 under any name: it needs both "root" and the account's own
+name among users, and neither autogroup:nonroot nor localpart: ever means it.
+
+What an open login may do is decided by permit, in evaluate.go.
+
+# How it is compiled
+
+Each end of a request is looked up by what it is: its login, its role, its tags, its
+address. Each of these has the set of rules that name it, one bit per rule; the union for
+the source, and the union for the destination, are intersected word by word and the
+first set bit whose ports match decides. Nodes are not in these tables, so one that
+joins or leaves recompiles nothing. Address rules cut the address space into intervals,
+each with its set; equal sets are kept once.
+
+# Directory and queries
+
+The JSON of Directory, and the queries and answers of EvalQuery, are those of `tssh
+policy eval`; see the fields of Directory and query.
+*/
+package policy

@@ -1,0 +1,173 @@
+package policy
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// Policy is one policy file, parsed and compiled. It never changes; any number of
+// goroutines may ask it.
+type Policy struct {
+	name       string
+	text       []byte
+	warnings   []Problem
+	names      *names
+	net        *netTable
+	ssh        *sshTable
+	hasSSH     bool
+	tagOwners  []tagOwner
+	approvers  []approver
+	exit       *approver // of exit nodes; nil when none is written
+	netTests   []netTest
+	sshTests   []sshTest
+	localparts []word // domains of localpart:*@domain, for the check against a directory
+}
+
+// Text is the file as it was parsed.
+func (p *Policy) Text() []byte { return slices.Clone(p.text) }
+
+// Warnings is what is doubtful in the file but does not keep it from loading.
+func (p *Policy) Warnings() []Problem { return slices.Clone(p.warnings) }
+
+// Evaluate decides about a request. It is pure: equal arguments give equal decisions. A nil policy, the zero
+// Request, and anything not understood deny.
+func Evaluate(p *Policy, r Request) Decision {
+	no := func(reason, say string) Decision { return Decision{Rule: -1, Reason: reason, Say: say} }
+	switch {
+	case p == nil:
+		return no("no-policy: there is no policy yet", "this host has no policy yet, so nobody may log in")
+	case !r.Src.Valid():
+		return no("no-identity: the source is not a node of this mesh", "this mesh does not know who you are")
+	case !r.Dst.Valid():
+		return no("no-identity: the destination is not a node of this mesh", "this host is not a node of a mesh")
+	case r.Ask == AskWatch:
+		return watch(&r)
+	case r.Ask == AskNothing || r.Ask > AskWatch:
+		return no("no-ask: the request asks for nothing that is known", "this is not offered")
+	}
+	d := p.login(&r)
+	if d.Verdict == Deny || r.Ask == AskLogin {
+		return d
+	}
+	return permit(&r, d)
+}
+
+// login decides whether Src may be in on Dst as User.
+func (p *Policy) login(r *Request) Decision {
+	src, ok := at(&r.Src, r.SrcAddr, false)
+	if !ok || !src.own {
+		return Decision{Rule: -1, Reason: "no-identity: the source address is not the node's own", Say: "this mesh does not know who you are"}
+	}
+	denied := func(reason string) Decision {
+		return Decision{Rule: -1, Reason: reason, Say: "policy does not let " + plain(r.Src.Who()) + " log in as " + plain(string(r.User)) + " on " + plain(r.Dst.Name)}
+	}
+	if r.User == "" {
+		return denied("no-login: no account was named")
+	}
+	if !p.hasSSH {
+		return denied("no-section: the policy has no ssh section, so nobody may log in")
+	}
+	uid0 := r.UID == 0
+	if r.UIDUnknown {
+		uid0 = r.User == "root"
+	}
+	i, missing := p.ssh.find(&r.Src, &r.Dst, r.User, uid0)
+	if i < 0 {
+		switch missing {
+		case missUser:
+			return denied("no-login: ssh rules reach this host from this source, but none for this account")
+		case missPosture:
+			return denied("no-posture: ssh rules would allow this, but the source does not show the posture they ask for")
+		}
+		return denied("no-rule: no ssh rule has this source and this destination")
+	}
+	rule := &p.ssh.rules[i]
+	if !r.SSHOnly {
+		dst, ok := at(&r.Dst, r.dialled(src.addr), true)
+		if !ok || p.net.find(&src, &dst, protoTCP, 22) < 0 {
+			return Decision{
+				Rule: -1, Reason: "no-network: " + rule.reason + " has this login, but no acl or grant allows TCP port 22",
+				Say: "no network rule lets you reach port 22 of " + plain(r.Dst.Name),
+			}
+		}
+	}
+	d := Decision{
+		Verdict: Accept, Rule: rule.index, Section: "ssh", Reason: rule.reason,
+		AcceptEnv: rule.acceptEnv, Recorder: rule.recorder, EnforceRecorder: rule.enforceRecorder,
+	}
+	if rule.check {
+		d.Verdict, d.CheckPeriod = Check, rule.period
+		d.Say = "this login needs a check, which this host cannot do yet"
+	}
+	return d
+}
+
+// permit decides what an open login may do. Until ssh rules can say it themselves, a
+// login gives what tsshd does: a terminal, a shell, commands and sftp.
+func permit(r *Request, login Decision) Decision {
+	var what string
+	switch r.Ask {
+	case AskPTY, AskShell, AskExec, AskSFTP:
+		return login
+	case AskSubsystem:
+		what = "this subsystem is"
+	case AskForwardLocal, AskForwardRemote, AskForwardUnix:
+		what = "forwarding is"
+	case AskAgent:
+		what = "agent forwarding is"
+	case AskX11:
+		what = "X11 forwarding is"
+	default:
+		what = "this is"
+	}
+	return Decision{
+		Rule: login.Rule, Section: login.Section, Reason: "not-offered: " + login.Reason + " has the login, this host does not do what is asked",
+		Say: what + " not offered on this host yet",
+	}
+}
+
+// watch decides who may see a recording: the person recorded, and the roles whose duty it is.
+func watch(r *Request) Decision {
+	v := &r.Viewer
+	switch {
+	case !v.Valid() || v.External:
+		return Decision{Rule: -1, Reason: "no-identity: the viewer is not a node of this mesh", Say: "this mesh does not know who you are"}
+	case v.User == "":
+		return Decision{Rule: -1, Reason: "not-yours: tagged machines may not watch", Say: "policy does not let you see this recording"}
+	case v.User == r.Src.User && !r.Src.External:
+		return Decision{Verdict: Accept, Rule: -1, Reason: "own: the viewer's own session"}
+	case v.Role == RoleAdmin || v.Role == RoleOwner || v.Role == RoleAuditor:
+		return Decision{Verdict: Accept, Rule: -1, Reason: "role: the viewer is " + string(v.Role)}
+	}
+	return Decision{Rule: -1, Reason: "not-yours: another person's session", Say: "policy does not let you see this recording"}
+}
+
+// dialled is the address of Dst that counts: the one given, or the first of the family
+// that the connection has.
+func (r *Request) dialled(src netip.Addr) netip.Addr {
+	if r.DstAddr.IsValid() || !src.IsValid() {
+		return r.DstAddr
+	}
+	for _, a := range r.Dst.Addrs {
+		if a.Unmap().Is4() == src.Is4() {
+			return a
+		}
+	}
+	return r.DstAddr
+}
+
+// plain makes a name safe to show: one line, nothing that acts on a terminal.
+func plain(s string) string {
+	clean := func(c rune) rune {
+		if !unicode.IsPrint(c) || c == unicode.ReplacementChar {
+			return '?'
+		}
+		return c
+	}
+	if strings.IndexFunc(s, func(c rune) bool { return clean(c) != c }) < 0 {
+		return s
+	}
+	return strings.Map(clean, s)
+}

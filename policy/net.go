@@ -1,0 +1,224 @@
+package policy
+
+import (
+	"fmt"
+	mathbits "math/bits"
+	"net/netip"
+	"slices"
+)
+
+// NetRequest asks whether a packet may pass: the first one of a flow, from Src to Dst.
+// An address that is not the node's own must lie in one of its approved routes; then who
+// the node is does not count, only the address. Unset addresses mean the node's first.
+type NetRequest struct {
+	Src, Dst         Identity
+	SrcAddr, DstAddr netip.Addr
+	Proto            uint8 // IP protocol number
+	Port             uint16
+}
+
+// NetDecision is the answer to a NetRequest. The zero NetDecision denies.
+type NetDecision struct {
+	Allow   bool
+	Section string // "acls", "grants", or "" when the file has neither
+	Rule    int    // index in the section, -1 when none decided
+	Reason  string
+}
+
+// netRule is one rule, or the part of an acl whose destinations have the same ports.
+type netRule struct {
+	section string
+	rule    int
+	src     []selector
+	dst     []selector
+	ports   []portSpec
+	posture []*posture // any of them; empty: none is needed
+	via     []Tag
+	self    bool // one dst is autogroup:self
+	reason  string
+}
+
+// netTable is all network rules, acls before grants, in file order.
+type netTable struct {
+	rules    []netRule
+	src, dst *side
+	self     bits // rules with autogroup:self as a dst
+}
+
+func newNetTable(rules []netRule) *netTable {
+	t := &netTable{rules: rules}
+	t.src = newSide(len(rules), func(i int) []selector { return rules[i].src })
+	t.dst = newSide(len(rules), func(i int) []selector { return rules[i].dst })
+	t.self = make(bits, t.src.words)
+	for i := range rules {
+		for _, d := range rules[i].dst {
+			rules[i].self = rules[i].self || d.kind == selSelf
+		}
+		if rules[i].self {
+			t.self.set(i)
+		}
+		if r := &rules[i]; r.section == "" {
+			r.reason = "no-section: the policy has neither acls nor grants, which allows all"
+		} else {
+			r.reason = fmt.Sprintf("%s[%d]", r.section, r.rule)
+		}
+	}
+	return t
+}
+
+// sameOwner reports whether both are devices of one person of this mesh.
+func sameOwner(a, b *Identity) bool {
+	return a.User != "" && a.User == b.User && len(a.Tags) == 0 && len(b.Tags) == 0 && !a.External && !b.External
+}
+
+// find gives the index of the first rule that allows the traffic, or -1. It does not allocate.
+func (t *netTable) find(src, dst *party, proto uint8, port uint16) int {
+	self := src.own && dst.own && sameOwner(src.id, dst.id)
+	var sb, db [chunk]uint64
+	for base := 0; base < t.src.words; base += chunk {
+		n := min(chunk, t.src.words-base)
+		d := db[:n]
+		clear(d)
+		t.dst.collect(d, base, dst)
+		if self {
+			or(d, t.self.from(base))
+		}
+		s := sb[:n]
+		clear(s)
+		t.src.collect(s, base, src)
+		for w := range s {
+			for left := s[w] & d[w]; left != 0; left &= left - 1 {
+				i := (base+w)*64 + mathbits.TrailingZeros64(left)
+				if r := &t.rules[i]; anyCovers(r.ports, proto, port) && r.holds(src, dst) {
+					return i
+				}
+			}
+		}
+	}
+	return -1
+}
+
+// holds checks what is neither src, dst nor ports.
+func (r *netRule) holds(src, dst *party) bool {
+	if len(r.posture) > 0 && (src.id == nil || !anyPosture(r.posture, src.id.Attributes)) {
+		return false
+	}
+	if len(r.via) == 0 {
+		return true
+	}
+	// via chooses the routers of a route; it gives nothing to the node's own addresses.
+	if dst.own || dst.id == nil || dst.id.External {
+		return false
+	}
+	return slices.ContainsFunc(r.via, func(t Tag) bool { return slices.Contains(dst.id.Tags, t) })
+}
+
+// at makes the party for an address of a node. It is false when the address is neither
+// the node's own nor in its approved routes.
+func at(id *Identity, addr netip.Addr, dst bool) (party, bool) {
+	addr = addr.Unmap()
+	if !addr.IsValid() && len(id.Addrs) > 0 {
+		addr = id.Addrs[0].Unmap()
+	}
+	p := party{id: id, addr: addr, mesh: true}
+	if !addr.IsValid() || len(id.Addrs) == 0 || slices.Contains(id.Addrs, addr) {
+		p.own = true
+		return p, true
+	}
+	for _, r := range id.Routes {
+		if r.Contains(addr) {
+			return p, true
+		}
+	}
+	return p, dst && id.Exit
+}
+
+// EvaluateNet decides about one flow. A nil policy denies.
+func EvaluateNet(p *Policy, r NetRequest) NetDecision {
+	none := NetDecision{Rule: -1}
+	if p == nil {
+		none.Reason = "no-policy: there is no policy yet"
+		return none
+	}
+	if !r.Src.Valid() || !r.Dst.Valid() {
+		none.Reason = "no-identity: an end of the connection is not a node of this mesh"
+		return none
+	}
+	src, ok := at(&r.Src, r.SrcAddr, false)
+	if !ok {
+		none.Reason = "no-identity: the source address is neither the node's own nor in its approved routes"
+		return none
+	}
+	dst, ok := at(&r.Dst, r.DstAddr, true)
+	if !ok {
+		none.Reason = "no-route: the destination address is neither the node's own nor in its approved routes"
+		return none
+	}
+	return p.decideNet(&src, &dst, r.Proto, r.Port)
+}
+
+func (p *Policy) decideNet(src, dst *party, proto uint8, port uint16) NetDecision {
+	if i := p.net.find(src, dst, proto, port); i >= 0 {
+		r := &p.net.rules[i]
+		return NetDecision{true, r.section, r.rule, r.reason}
+	}
+	return NetDecision{Rule: -1, Reason: "no-rule: no acl or grant allows this"}
+}
+
+// Adjacent reports whether a may reach b or b may reach a, by any rule, at any port, or
+// both are one person's: whether each should know of the other.
+func Adjacent(p *Policy, a, b Identity) bool {
+	if p == nil || !a.Valid() || !b.Valid() {
+		return false
+	}
+	return sameOwner(&a, &b) || p.reaches(&a, &b) || p.reaches(&b, &a)
+}
+
+func (p *Policy) reaches(src, dst *Identity) bool {
+	if p.ssh.reaches(src, dst) {
+		return true
+	}
+	t := p.net
+	self := sameOwner(src, dst)
+	var sb, db [chunk]uint64
+	for base := 0; base < t.src.words; base += chunk {
+		n := min(chunk, t.src.words-base)
+		s, d := sb[:n], db[:n]
+		clear(s)
+		clear(d)
+		t.src.node(s, base, src)
+		t.dst.node(d, base, dst)
+		if self {
+			or(d, t.self.from(base))
+		}
+		for w := range s {
+			for left := s[w] & d[w]; left != 0; left &= left - 1 {
+				r := &t.rules[(base+w)*64+mathbits.TrailingZeros64(left)]
+				if len(r.posture) == 0 || anyPosture(r.posture, src.Attributes) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// node ors into out every rule that names the node, one of its addresses, or something
+// behind it.
+func (s *side) node(out []uint64, base int, id *Identity) {
+	s.identity(out, base, id)
+	or(out, s.any.from(base))
+	or(out, s.world.from(base))
+	if id.Exit {
+		or(out, s.internet.from(base))
+	}
+	if len(s.addrs.starts) == 0 {
+		return
+	}
+	for _, a := range id.Addrs {
+		or(out, s.addrs.at(a.Unmap()).from(base))
+	}
+	for _, r := range id.Routes {
+		s.addrs.overlap(out, base, r)
+	}
+}
