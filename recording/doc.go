@@ -8,19 +8,87 @@
 //	      v                                v
 //	  <dir>/<id>/journal  ----------->  <dir>/<id>/recording.tsr  ----> recorder
 //	                                    frames, keyframes, chain, signatures
+//	                                        |
+//	                             Reader, Verify, WriteCast: whoever has the file
 //
 // Trust boundary: everything in a journal was written by a process that runs as the
 // person recorded. It is framed and summed against accidents, and read with bounds
-// against malice. What is in recording.tsr was written by root.
+// against malice: what cannot be believed is cut off there, with a Gap event that says
+// so. What is in recording.tsr was written by root; but a .tsr file that is opened may
+// come from anywhere, so it and casts are read with the same care. Numbers are
+// little-endian and times are microseconds.
 //
 // # Journal
 //
-// A journal is a run of records without a header. Numbers are little-endian.
+// A journal is a run of records without a header.
 //
 //	0   4  length of the body, 13 to 13+65536
 //	4   4  CRC-32C of the body
-//	8   8  body: microseconds since the recording's start, never decreasing
+//	8   8  body: time since the recording's start, never decreasing
 //	16  4        channel; 0 is the connection, 0xffffffff is refused (the monitor's own)
 //	20  1        Kind
 //	21  n        data
+//
+// # Recording (.tsr)
+//
+// A file is the 16 bytes "tsshrecording1\r\n" and then blocks. Each block is a header
+// of 96 bytes and a payload:
+//
+//	0   4  "tsrb"
+//	4   1  type: 1 meta, 2 frame, 3 checkpoint, 4 countersignature, 5 index
+//	5   1  flags: 1 the frame opens with a keyframe, 2 the checkpoint is the last
+//	6   2  0
+//	8   8  sequence number, from 0, without gaps
+//	16  4  length of the payload in the file
+//	20  4  length of the payload decompressed (frame, index), else as before
+//	24  4  number of events
+//	28  4  CRC-32C of the payload in the file
+//	32  8  time of the first event (of no events: of the last one before)
+//	40  8  time of the last event
+//	48  8  how many bytes of the journal are in the file up to here
+//	56  8  wall clock time when the block was written, since 1970
+//	64  32 chain: SHA-256(chain of the block before | these 64 bytes | payload);
+//	       before block 0 it is SHA-256 of the file's first 16 bytes
+//
+// Block 0 is meta: Meta as JSON. A frame is one zstd frame; decompressed, if it has a
+// keyframe, uvarint number of screens, then for each uvarint channel, columns, rows,
+// length and the bytes that repaint it; then to the end events: uvarint time since the
+// event before (the first: since the header's first time, 0), uvarint channel, byte
+// Kind, uvarint length, data. A keyframe is the state before the frame's first event
+// and holds every terminal there is, so that a reader can begin there. An index is a
+// zstd frame too: for each frame of the file uvarint offset (less that of the one
+// before), sequence number, length of the payload, flags, events, first and last time,
+// wall clock time (each less that of the one before, as a zigzag varint). It is
+// followed by the last 24 bytes of the file, the index's offset (8) and
+// "tssh rec index\r\n", so that a player needs three reads to know a file. The index can
+// be made anew from the headers; a file that ends early has none.
+//
+// # Signatures
+//
+// A checkpoint's payload is the next public key (32 bytes, zeros in the last
+// checkpoint) and an Ed25519 signature (64) by the key in force of
+// "tssh recording checkpoint" 0 | chain of the block before | first 64 bytes of this
+// header with the CRC as 0 | next public key. The first key is in Meta. Seeds ratchet: the next one is
+// SHA-256("tssh recording ratchet" 0 | seed). As soon as a checkpoint is durable the
+// seed that signed it is overwritten, in memory and on disk, so that whoever becomes
+// root later cannot sign another past. A checkpoint follows at most CheckpointEvery
+// after what it covers.
+//
+// A countersignature is JSON {key, time, signature}: the hub's Ed25519 signature of
+// "tssh recording start" 0 | SHA-256 of the meta payload | time (8). With it, a
+// recording cannot be replaced by another one signed with fresh keys. Without it (or a
+// copy at a recorder) root of the host can write a whole new recording.
+//
+// # Spool
+//
+// One folder a recording, root's, 0700: journal, recording.tsr, key (the seed in one
+// of two slots, written in turn), state.json {"acked": bytes a recorder has}. What a
+// crash leaves is mended from these: the .tsr is cut at its last whole block and goes
+// on from the journal at the offset that block names.
+//
+// # Cast
+//
+// asciicast v3 and v2 as their specifications say, one terminal or program a file. It
+// is a projection: what is not UTF-8 becomes U+FFFD. In v3 each checkpoint rides along
+// as a comment, "# chk " and JSON {at, seq, chain}.
 package recording
