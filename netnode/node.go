@@ -1,0 +1,247 @@
+package netnode
+
+import (
+	"context"
+	"crypto/ecdh"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/tun"
+
+	"tssh/netnode/filter"
+	"tssh/netnode/netmap"
+	"tssh/netnode/path"
+	"tssh/policy"
+)
+
+// DefaultMTU fits into every path that carries IPv6, WireGuard's own 80 bytes included.
+const DefaultMTU = 1280
+
+// closeTimeout bounds Close.
+const closeTimeout = 5 * time.Second
+
+// Config is what a Node needs.
+type Config struct {
+	PrivateKey netmap.WGPrivate
+	UDPPort    int    // 0: the port of the last run, if free, or any
+	TUN        string // name of the kernel TUN; empty: userspace
+	MTU        int    // of the mesh; 0: DefaultMTU
+	RunDir     string // root's, for the pin of the SSH namespace; needed with TUN
+	// NoNamespace serves SSH with the port rewrite even where a namespace could be made.
+	NoNamespace   bool
+	EndpointsFile string   // where the addresses of peers are kept for the next start; empty: nowhere
+	AdmitPorts    []uint16 // TCP ports open to every peer whatever the policy says
+	// Loopback adds 127.0.0.1 to the node's own addresses, for meshes on one machine. A node
+	// without any other address has it anyway.
+	Loopback bool
+	// OnEndpoints gets the addresses this node may be reached at, at the start and whenever
+	// they change. It is called on a goroutine of the node and may block.
+	OnEndpoints func([]netip.AddrPort)
+	Log         *slog.Logger
+}
+
+// network is the side of the node where its own packets come from: the kernel's TUNs or
+// the stack in this process.
+type network interface {
+	// configure sets the node's addresses and the mesh's ranges.
+	configure(addrs []netip.Addr, ranges []netip.Prefix) error
+	listenSSH() (net.Listener, error)
+	listen(network string, addr netip.AddrPort) (net.Listener, error)
+	listenPacket(network string, addr netip.AddrPort) (net.PacketConn, error)
+	dial(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error)
+}
+
+// Node is one node of the mesh.
+type Node struct {
+	cfg    Config
+	log    *slog.Logger
+	bind   *path.Bind
+	filter *filter.Filter
+	gate   *filter.Device
+	net    network
+	dev    *device.Device
+	port   uint16
+
+	stop context.CancelFunc
+	wg   sync.WaitGroup // the goroutines of New
+	kick chan struct{}  // the map changed: look at expiry again
+
+	view   atomic.Pointer[view]
+	ranges atomic.Pointer[[]netip.Prefix] // the mesh's; never a way to a peer
+
+	mu        sync.Mutex // guards what follows; held over IpcSet
+	m         *netmap.Map
+	peers     map[netmap.WGPublic][]netip.Prefix // as WireGuard has them
+	endpoints map[string][]netip.AddrPort        // published, by node id
+	saved     savedState
+	next      time.Time // when the next peer expires
+	closed    bool
+}
+
+// New makes the device and starts it. Nothing is reachable before SetMap.
+func New(cfg Config) (*Node, error) {
+	if cfg.PrivateKey.IsZero() {
+		return nil, errors.New("netnode: no private key")
+	}
+	if cfg.UDPPort < 0 || cfg.UDPPort > 65535 {
+		return nil, fmt.Errorf("netnode: UDP port %d: not a port", cfg.UDPPort)
+	}
+	if cfg.MTU == 0 {
+		cfg.MTU = DefaultMTU
+	}
+	if cfg.MTU < 1280 || cfg.MTU > 65535 {
+		return nil, fmt.Errorf("netnode: MTU %d: IPv6 needs 1280 at least", cfg.MTU)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	raw := cfg.PrivateKey.Bytes()
+	priv, err := ecdh.X25519().NewPrivateKey(raw[:])
+	if err != nil {
+		return nil, fmt.Errorf("netnode: private key: %w", err)
+	}
+	n := &Node{cfg: cfg, log: cfg.Log, kick: make(chan struct{}, 1),
+		peers: map[netmap.WGPublic][]netip.Prefix{}, endpoints: map[string][]netip.AddrPort{}}
+	n.ranges.Store(new([]netip.Prefix))
+	n.saved = loadEndpoints(cfg.EndpointsFile, cfg.Log)
+
+	var inner tun.Device
+	var adopt func(uint16) bool
+	if cfg.TUN == "" {
+		u, err := newUserspace(cfg.MTU)
+		if err != nil {
+			return nil, err
+		}
+		n.net, inner = u, u
+	} else {
+		k, err := newKernel(cfg, n.isPeer)
+		if err != nil {
+			return nil, err
+		}
+		n.net, inner, adopt = k, k.device(), k.adopt
+	}
+	n.filter = filter.New(adopt)
+	n.gate = filter.Wrap(inner, n.filter)
+	n.bind, err = path.New(path.Config{Private: priv, Usable: n.outside, Log: cfg.Log})
+	if err != nil {
+		n.gate.Close()
+		return nil, err
+	}
+	n.dev = device.NewDevice(n.gate, n.bind, &device.Logger{
+		Verbosef: func(string, ...any) {},
+		Errorf:   func(f string, args ...any) { cfg.Log.Warn("wireguard", "says", fmt.Sprintf(f, args...)) },
+	})
+	n.dev.DisableSomeRoamingForBrokenMobileSemantics()
+	if err := n.up(); err != nil {
+		n.closeDevice()
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	n.stop = cancel
+	n.wg.Go(func() { n.bind.Run(ctx) })
+	n.wg.Go(func() { n.run(ctx) })
+	return n, nil
+}
+
+// up gives the device its key and port, and starts it.
+func (n *Node) up() error {
+	try := []int{n.cfg.UDPPort}
+	if n.cfg.UDPPort == 0 && n.saved.Port != 0 {
+		try = []int{n.saved.Port, 0}
+	}
+	var err error
+	for _, port := range try {
+		err = n.dev.IpcSet(fmt.Sprintf("private_key=%s\nlisten_port=%d\n", n.cfg.PrivateKey.Hex(), port))
+		if err == nil {
+			err = n.dev.Up()
+		}
+		if err == nil {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("netnode: UDP port %d: %w", n.cfg.UDPPort, err)
+	}
+	got, err := n.dev.IpcGet()
+	if err != nil {
+		return fmt.Errorf("netnode: read device: %w", err)
+	}
+	for line := range strings.Lines(got) {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "listen_port="); ok {
+			p, err := strconv.ParseUint(v, 10, 16)
+			if err != nil {
+				return fmt.Errorf("netnode: listen port %q: %w", v, err)
+			}
+			n.port = uint16(p)
+		}
+	}
+	return nil
+}
+
+// outside reports whether a may be an address outside the mesh.
+func (n *Node) outside(a netip.Addr) bool {
+	for _, r := range *n.ranges.Load() {
+		if r.Contains(a) {
+			return false
+		}
+	}
+	return true
+}
+
+// Port is the UDP port the node uses.
+func (n *Node) Port() uint16 { return n.port }
+
+// WhoIs says which peer has exactly the address a. The node's own addresses are nobody's.
+func (n *Node) WhoIs(a netip.Addr) (policy.Identity, bool) {
+	if v := n.view.Load(); v != nil {
+		if id := v.byAddr[a.Unmap()]; id != nil {
+			return *id, true
+		}
+	}
+	return policy.Identity{}, false
+}
+
+func (n *Node) isPeer(a netip.Addr) bool {
+	_, ok := n.WhoIs(a)
+	return ok
+}
+
+// Close stops the device; it takes closeTimeout at most. Kernel TUNs and the SSH
+// namespace stay, and so do connections accepted there.
+func (n *Node) Close() error {
+	n.mu.Lock()
+	if n.closed {
+		n.mu.Unlock()
+		return nil
+	}
+	n.closed = true
+	n.mu.Unlock()
+	n.saveEndpoints()
+	n.stop()
+	err := n.closeDevice()
+	n.wg.Wait()
+	return err
+}
+
+func (n *Node) closeDevice() error {
+	done := make(chan struct{})
+	go func() { // ends when the device has closed, or with the process
+		n.dev.Close()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-time.After(closeTimeout):
+		return fmt.Errorf("netnode: device not closed after %v", closeTimeout)
+	}
+}

@@ -1,0 +1,239 @@
+package netnode
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.zx2c4.com/wireguard/device"
+
+	"tssh/netnode/filter"
+	"tssh/netnode/netmap"
+	"tssh/netnode/path"
+	"tssh/policy"
+)
+
+// maxEndpointNodes bounds what is kept for nodes that are not in the map yet.
+const maxEndpointNodes = 16384
+
+// view is what readers see of the map in force. It is never changed.
+type view struct {
+	self   policy.Identity
+	addrs  []netip.Addr
+	mesh   string
+	byAddr map[netip.Addr]*policy.Identity
+	byName map[string]*netmap.Peer // lower case
+	peers  []netmap.Peer           // those that are in force
+}
+
+// SetMap puts m in force: first for the filter and WhoIs, so that who is gone is gone at
+// once, then for the device, where only what changed is touched.
+func (n *Node) SetMap(m *netmap.Map) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed || m == nil {
+		return
+	}
+	n.m = m
+	for id := range n.endpoints {
+		if len(n.endpoints) <= maxEndpointNodes {
+			break
+		}
+		if _, ok := m.Peer(id); !ok {
+			delete(n.endpoints, id)
+		}
+	}
+	n.applyLocked(time.Now())
+}
+
+// applyLocked applies n.m as of now. Callers hold mu.
+func (n *Node) applyLocked(now time.Time) {
+	m := n.m
+	v, next := n.effective(m, now)
+	n.next = next
+	ranges := validRanges(m)
+	n.ranges.Store(&ranges)
+	n.view.Store(v)
+	rules := &filter.Rules{Self: v.addrs, Peers: v.byAddr, AdmitPorts: n.cfg.AdmitPorts}
+	if m.Policy != nil {
+		self := v.self
+		self.Addrs = v.addrs
+		rules.Allow = m.Policy.FilterFor(self).Allow
+	}
+	if h, ok := n.net.(interface{ hiddenPort() uint16 }); ok {
+		rules.HiddenPort = h.hiddenPort()
+	}
+	n.filter.SetRules(rules)
+	if err := n.net.configure(v.addrs, ranges); err != nil {
+		n.log.Error("mesh addresses not set", "err", err)
+	}
+	n.applyPeersLocked(v)
+	n.gate.Ready()
+	select {
+	case n.kick <- struct{}{}:
+	default:
+	}
+}
+
+func validRanges(m *netmap.Map) []netip.Prefix {
+	var out []netip.Prefix
+	for _, r := range []netip.Prefix{m.Range4, m.Range6} {
+		if r.IsValid() {
+			out = append(out, r.Masked())
+		}
+	}
+	return out
+}
+
+// effective is the part of m that is in force now, and when that changes next.
+func (n *Node) effective(m *netmap.Map, now time.Time) (*view, time.Time) {
+	v := &view{self: m.Self, mesh: strings.ToLower(m.Mesh), byAddr: map[netip.Addr]*policy.Identity{}, byName: map[string]*netmap.Peer{}}
+	var next time.Time
+	expired := func(t time.Time) bool {
+		if t.IsZero() {
+			return false
+		}
+		if !now.Before(t) {
+			return true
+		}
+		if next.IsZero() || t.Before(next) {
+			next = t
+		}
+		return false
+	}
+	ranges := validRanges(m)
+	inRange := func(a netip.Addr) bool {
+		return slices.ContainsFunc(ranges, func(r netip.Prefix) bool { return r.Contains(a) })
+	}
+	for _, a := range m.SelfAddrs {
+		if a = a.Unmap(); inRange(a) {
+			v.addrs = append(v.addrs, a)
+		} else {
+			n.log.Warn("own address outside the mesh left out", "addr", a)
+		}
+	}
+	if expired(m.Expires) {
+		n.log.Warn("this node's membership has expired")
+		return v, next
+	}
+	self := n.cfg.PrivateKey.Public()
+	keys := map[netmap.WGPublic]bool{self: true}
+	for i := range m.Peers {
+		p := m.Peers[i]
+		if expired(p.Expires) || !p.Identity.Valid() {
+			continue
+		}
+		if keys[p.Key] || p.Key.IsZero() {
+			n.log.Warn("peer left out: its key is another's", "node", p.Name)
+			continue
+		}
+		var addrs []netip.Addr
+		for _, a := range p.Addrs {
+			a = a.Unmap()
+			if !inRange(a) || v.byAddr[a] != nil || slices.Contains(v.addrs, a) {
+				n.log.Warn("address of peer left out: outside the mesh or another's", "node", p.Name, "addr", a)
+				continue
+			}
+			addrs = append(addrs, a)
+		}
+		if len(addrs) == 0 {
+			continue
+		}
+		keys[p.Key] = true
+		p.Addrs = addrs
+		v.peers = append(v.peers, p)
+		id := p.Identity
+		for _, a := range addrs {
+			v.byAddr[a] = &id
+		}
+	}
+	for i := range v.peers {
+		v.byName[strings.ToLower(v.peers[i].Name)] = &v.peers[i]
+	}
+	return v, next
+}
+
+// applyPeersLocked brings the device's peers to those of v. Callers hold mu.
+func (n *Node) applyPeersLocked(v *view) {
+	want := map[netmap.WGPublic][]netip.Prefix{}
+	for _, p := range v.peers {
+		var allowed []netip.Prefix
+		for _, a := range p.Addrs {
+			allowed = append(allowed, netip.PrefixFrom(a, a.BitLen()))
+		}
+		want[p.Key] = allowed
+	}
+	var ipc strings.Builder
+	for k := range n.peers {
+		if want[k] == nil {
+			fmt.Fprintf(&ipc, "public_key=%s\nremove=true\n", k.Hex())
+		}
+	}
+	var fresh []netmap.Peer
+	for _, p := range v.peers {
+		have, known := n.peers[p.Key]
+		if known && slices.Equal(have, want[p.Key]) {
+			continue
+		}
+		fmt.Fprintf(&ipc, "public_key=%s\n", p.Key.Hex())
+		if !known {
+			// In the same set as the peer is made, or WireGuard would roam by itself.
+			fmt.Fprintf(&ipc, "endpoint=%s\n", p.Key.Hex())
+			n.bind.AddPeer(path.Key(p.Key))
+			fresh = append(fresh, p)
+		}
+		ipc.WriteString("replace_allowed_ips=true\n")
+		for _, a := range want[p.Key] {
+			fmt.Fprintf(&ipc, "allowed_ip=%s\n", a)
+		}
+	}
+	if ipc.Len() > 0 {
+		if err := n.dev.IpcSet(ipc.String()); err != nil {
+			n.log.Error("peers not set", "err", err)
+		}
+	}
+	for k := range n.peers {
+		if want[k] == nil {
+			n.bind.RemovePeer(path.Key(k))
+		}
+	}
+	n.peers = maps.Clone(want)
+	for _, p := range fresh {
+		k := path.Key(p.Key)
+		old := n.saved.Peers[p.Key]
+		n.bind.SetEndpoints(k, slices.Concat(n.endpoints[p.ID], old))
+		if len(old) == 0 {
+			continue
+		}
+		// A peer of the last run still sends into the old session; tell it about the new one.
+		if wp := n.dev.LookupPeer(device.NoisePublicKey(p.Key)); wp != nil {
+			if err := wp.SendHandshakeInitiation(false); err != nil {
+				n.log.Debug("no handshake with former peer", "node", p.Name, "err", err)
+			}
+		}
+	}
+}
+
+// SetEndpoints sets the addresses that a node published, by its id.
+func (n *Node) SetEndpoints(node string, eps []netip.AddrPort) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return
+	}
+	if _, known := n.endpoints[node]; !known && len(n.endpoints) > 2*maxEndpointNodes {
+		return
+	}
+	eps = slices.Clone(eps[:min(len(eps), 32)])
+	n.endpoints[node] = eps
+	if v := n.view.Load(); v != nil {
+		for _, p := range v.peers {
+			if p.ID == node {
+				n.bind.SetEndpoints(path.Key(p.Key), eps)
+			}
+		}
+	}
+}

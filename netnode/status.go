@@ -1,0 +1,94 @@
+package netnode
+
+import (
+	"encoding/hex"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"tssh/netnode/netmap"
+	"tssh/netnode/path"
+	"tssh/policy"
+)
+
+// Status is what the node knows of itself and its peers.
+type Status struct {
+	Self      policy.Identity
+	Addrs     []netip.Addr
+	Mesh      string
+	Port      uint16
+	Userspace bool
+	Endpoints []netip.AddrPort // own candidates
+	Peers     []PeerStatus
+	Drops     map[string]uint64 // packets the filter dropped, by reason
+}
+
+// PeerStatus is one peer.
+type PeerStatus struct {
+	Node      policy.Identity
+	Path      netip.AddrPort // unset: none at present
+	RTT       time.Duration
+	Handshake time.Time // the last one, zero when none
+	Rx, Tx    uint64    // bytes
+}
+
+// Status collects it. It costs a walk over all peers.
+func (n *Node) Status() Status {
+	s := Status{Port: n.port, Userspace: n.cfg.TUN == "", Endpoints: n.candidates(), Drops: n.filter.Drops()}
+	v := n.view.Load()
+	if v == nil {
+		return s
+	}
+	s.Self, s.Addrs, s.Mesh = v.self, v.addrs, v.mesh
+	counters := n.counters()
+	for _, p := range v.peers {
+		w := n.bind.Path(path.Key(p.Key))
+		c := counters[p.Key]
+		s.Peers = append(s.Peers, PeerStatus{Node: p.Identity, Path: w.Addr, RTT: w.RTT, Handshake: c.handshake, Rx: c.rx, Tx: c.tx})
+	}
+	return s
+}
+
+type counter struct {
+	handshake time.Time
+	rx, tx    uint64
+}
+
+// counters reads the device's own figures.
+func (n *Node) counters() map[netmap.WGPublic]counter {
+	out := map[netmap.WGPublic]counter{}
+	text, err := n.dev.IpcGet()
+	if err != nil {
+		n.log.Warn("device not read", "err", err)
+		return out
+	}
+	var key netmap.WGPublic
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		if name == "public_key" {
+			b, err := hex.DecodeString(value)
+			if err != nil || len(b) != len(key) {
+				continue
+			}
+			key = netmap.WGPublic(b)
+			continue
+		}
+		c := out[key]
+		num, _ := strconv.ParseUint(value, 10, 63) // only numbers are looked at
+		switch name {
+		case "last_handshake_time_sec":
+			if num > 0 {
+				c.handshake = time.Unix(int64(num), 0)
+			}
+		case "rx_bytes":
+			c.rx = num
+		case "tx_bytes":
+			c.tx = num
+		default:
+			continue
+		}
+		out[key] = c
+	}
+	return out
+}
