@@ -59,12 +59,31 @@ func (p *Policy) mayTag(actor *Identity, tag Tag) (ok bool, entry int, reason st
 	switch {
 	case !defined:
 		return false, -1, "no-tag: tagOwners does not define this tag"
-	case namesNode(p.tagOwners[i].who, actor):
+	case p.owns(actor, i, make([]bool, len(p.tagOwners))):
 		return true, i, "owner: tagOwners names the actor"
 	case actor.User != "" && !actor.External && (actor.Role == RoleAdmin || actor.Role == RoleNetworkAdmin || actor.Role == RoleOwner):
 		return true, i, "role: the actor is " + string(actor.Role)
 	}
 	return false, -1, "not-owner: the actor does not own this tag"
+}
+
+// owns follows tags that own tags, also in circles: whoever may make a machine of tag a
+// has what a owns. seen keeps a tag from being looked at twice.
+func (p *Policy) owns(actor *Identity, entry int, seen []bool) bool {
+	if seen[entry] {
+		return false
+	}
+	seen[entry] = true
+	owner := &p.tagOwners[entry]
+	if namesNode(owner.who, actor) {
+		return true
+	}
+	for _, s := range owner.who {
+		if s.kind == selTag && p.owns(actor, p.names.tags[s.tag], seen) {
+			return true
+		}
+	}
+	return false
 }
 
 // RouteApproved reports whether the route is approved without an administrator. A rule

@@ -10,19 +10,18 @@ import (
 // Policy is one policy file, parsed and compiled. It never changes; any number of
 // goroutines may ask it.
 type Policy struct {
-	name       string
-	text       []byte
-	warnings   []Problem
-	names      *names
-	net        *netTable
-	ssh        *sshTable
-	hasSSH     bool
-	tagOwners  []tagOwner
-	approvers  []approver
-	exit       *approver // of exit nodes; nil when none is written
-	netTests   []netTest
-	sshTests   []sshTest
-	localparts []word // domains of localpart:*@domain, for the check against a directory
+	name      string
+	text      []byte
+	warnings  []Problem
+	names     *names
+	net       *netTable
+	ssh       *sshTable
+	hasSSH    bool
+	tagOwners []tagOwner
+	approvers []approver
+	exit      *approver // of exit nodes; nil when none is written
+	netTests  []netTest
+	sshTests  []sshTest
 }
 
 // Text is the file as it was parsed.

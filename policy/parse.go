@@ -169,7 +169,7 @@ func (f *file) readTagOwners(v *hujson.Value) {
 	for _, m := range ms {
 		t, err := ParseTag(m.key.text)
 		if err != nil {
-			f.errorf(m.key.off, "tagOwners: %s", strings.TrimPrefix(err.Error(), "policy: "))
+			f.errorf(m.key.off, "tagOwners[%q]: %s", m.key.text, strings.TrimPrefix(err.Error(), "policy: "))
 			continue
 		}
 		f.names.tags[t] = len(ok)

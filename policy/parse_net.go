@@ -91,7 +91,7 @@ func (f *file) readACL(e *hujson.Value, i int) {
 			f.errorf(w.off, "%s: dst=%q: %s", rule, w.text, err)
 			continue
 		}
-		to := f.netSelectors(rule, "dst", []word{{host, w.off}}, atNetDst)
+		to := f.netSelectors(rule, fmt.Sprintf("dst=%q", host), []word{{host, w.off}}, atNetDst)
 		n, ok := byPorts[ports]
 		if !ok {
 			n = len(parts)
@@ -145,6 +145,9 @@ func (f *file) checkSelf(rule string, src, dst []selector, star bool) {
 	}
 }
 
+// reservedApps are the capabilities that the original keeps to itself.
+var reservedApps = [...]string{"tailscale.com/cap/funnel", "tailscale.com/cap/ingress", "tailscale.com/cap/relay-target"}
+
 func (f *file) readGrants(v *hujson.Value) {
 	for i, e := range f.entries(v, "grants") {
 		f.readGrant(&e, i)
@@ -180,6 +183,9 @@ func (f *file) readGrant(e *hujson.Value, i int) {
 		}
 	}
 	f.checkSelf(rule, r.src, r.dst, false)
+	if i := slices.IndexFunc(r.dst, func(s selector) bool { return s.kind == selInternet }); i >= 0 && len(apps) > 0 {
+		f.errorf(r.dst[i].word.off, "%s: cannot use app grants with autogroup:internet", rule)
+	}
 	for _, w := range via {
 		t, err := ParseTag(w.text)
 		if !strings.HasPrefix(w.text, "tag:") {
@@ -205,7 +211,11 @@ func (f *file) readGrant(e *hujson.Value, i int) {
 	}
 	for _, m := range apps {
 		if domain, path, ok := strings.Cut(m.key.text, "/"); !ok || path == "" || !strings.Contains(domain, ".") {
-			f.errorf(m.key.off, "%s: app %q: the name of a capability is domain/path", rule, m.key.text)
+			f.errorf(m.key.off, "%s: app %q: capability name must have the form {domain}/{path}", rule, m.key.text)
+			continue
+		}
+		if slices.Contains(reservedApps[:], m.key.text) {
+			f.errorf(m.key.off, "%s: app %q: capability name must not be in the tailscale.com domain", rule, m.key.text)
 			continue
 		}
 		f.warnf(m.key.off, "%s: app %q has no effect here and opens no port", rule, m.key.text)

@@ -57,12 +57,7 @@ func (f *file) readSSHRule(e *hujson.Value, i int) {
 		f.errorf(action.off, "%s: %q is not a valid action%s", rule, action.text, hint(action.text, []string{"accept", "check"}))
 	}
 	if f.errors == before {
-		if len(src) == 0 {
-			f.errorf(e.StartOffset, "%s: src must be specified", rule)
-		}
-		if len(dst) == 0 {
-			f.errorf(e.StartOffset, "%s: dst must be specified", rule)
-		}
+		f.needSides(e, rule, src, dst)
 		if len(names) == 0 {
 			f.errorf(e.StartOffset, "%s: users must be specified", rule)
 		}
@@ -152,9 +147,9 @@ func (f *file) readPeriod(v *hujson.Value, rule string, r *sshRule) word {
 	d, err := time.ParseDuration(w.text)
 	switch {
 	case err != nil:
-		f.errorf(w.off, "%s: checkPeriod %q is not a duration, as 30m or 12h, nor \"always\"", rule, w.text)
+		f.errorf(w.off, "%s: checkPeriod is neither a duration, as 30m or 12h, nor \"always\": %s", rule, err)
 	case d < 0:
-		f.errorf(w.off, "%s: checkPeriod %v is negative", rule, d)
+		f.errorf(w.off, "%s: checkPeriod %v must be a positive duration", rule, d)
 	case d > maxCheckPeriod:
 		f.errorf(w.off, "%s: checkPeriod %v is above the max (168h)", rule, d)
 	}
@@ -171,7 +166,7 @@ func (f *file) readUsers(rule string, ws []word, r *sshRule) {
 	for _, w := range ws {
 		if dom, ok := strings.CutPrefix(w.text, "localpart:*@"); ok && dom != "" && !strings.ContainsAny(dom, "*@: ") {
 			r.users.domains = append(r.users.domains, dom)
-			f.policy.localparts = append(f.policy.localparts, word{dom, w.off})
+			f.names.domains = append(f.names.domains, word{dom, w.off})
 			continue
 		}
 		if w.text == "autogroup:nonroot" {

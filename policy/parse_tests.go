@@ -37,7 +37,7 @@ type sshTest struct {
 
 func (f *file) readTests(v *hujson.Value) {
 	for i, e := range f.entries(v, "tests") {
-		t := netTest{what: fmt.Sprintf("tests[%d]", i), off: e.StartOffset}
+		t := netTest{what: fmt.Sprintf("test(s) failed: tests[%d]", i), off: e.StartOffset}
 		var src, proto word
 		var accept, deny []word
 		f.fields(&e, t.what, true, map[string]func(*hujson.Value){
@@ -126,7 +126,7 @@ func (f *file) targets(what string, ws []word, proto uint8) []netTarget {
 
 func (f *file) readSSHTests(v *hujson.Value) {
 	for i, e := range f.entries(v, "sshTests") {
-		t := sshTest{what: fmt.Sprintf("sshTests[%d]", i), off: e.StartOffset}
+		t := sshTest{what: fmt.Sprintf("test(s) failed: sshTests[%d]", i), off: e.StartOffset}
 		var src word
 		var dst []word
 		f.fields(&e, t.what, true, map[string]func(*hujson.Value){
@@ -170,9 +170,6 @@ func (f *file) sshTestTarget(what string, w word) (selector, bool) {
 	}
 	if strings.HasPrefix(w.text, "tag:") {
 		if _, ok := f.names.tags[Tag(w.text)]; !ok {
-			if strings.Count(w.text, ":") > 1 {
-				return disallowed()
-			}
 			f.errorf(w.off, "%s: SSH tests dst contains unknown tag %q%s", what, w.text, hint(w.text, sortedWords(keys(f.names.tags))))
 			return selector{}, false
 		}

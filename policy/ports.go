@@ -153,7 +153,7 @@ func parseIP(s string) ([]portSpec, error) {
 	name, ports, ok := strings.Cut(s, ":")
 	if !ok {
 		if _, known := protoNames[strings.ToLower(s)]; known {
-			return nil, fmt.Errorf("ip %q: ports are missing, write %s:*", s, s)
+			return nil, fmt.Errorf("ip %q: port range %q: invalid first integer; write %s:*", s, s, s)
 		}
 		specs, err := parsePorts(s, 0)
 		if err != nil {

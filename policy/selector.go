@@ -110,14 +110,19 @@ type names struct {
 	hosts  map[string]netip.Prefix
 	tags   map[Tag]int // index in tagOwners
 	ipsets map[string]*netipx.IPSet
+
+	domains []word // of user:*@domain and localpart:*@domain, for the check against a directory
 }
 
-// selector resolves one entry. side is the word for messages, src or dst.
+// selector resolves one entry. side is the word for messages: src, dst, or dst="what is written".
 func (n *names) selector(r *report, rule, side string, w word, at place) (selector, bool) {
 	s, err := n.resolve(side, w, at)
 	if err != "" {
 		r.errorf(w.off, "%s: %s", rule, err)
 		return s, false
+	}
+	if s.kind == selDomain {
+		n.domains = append(n.domains, word{s.domain, w.off})
 	}
 	return s, true
 }
@@ -127,7 +132,11 @@ func (n *names) resolve(side string, w word, at place) (s selector, problem stri
 	t := w.text
 	missing := func(what string, known []string) (selector, string) {
 		slices.Sort(known)
-		return s, fmt.Sprintf("%s=%s not found: %q%s", side, what, t, hint(t, known))
+		sep := "="
+		if strings.Contains(side, "=") {
+			sep = ": "
+		}
+		return s, fmt.Sprintf("%s%s%s not found: %q%s", side, sep, what, t, hint(t, known))
 	}
 	prefix, rest, colon := strings.Cut(t, ":")
 	switch {
@@ -239,6 +248,7 @@ func (s *selector) autogroup(name string) (problem string) {
 
 // misplaced says why a selector that is right in itself cannot stand where it does.
 func (s *selector) misplaced(side string, at place) string {
+	side, _, _ = strings.Cut(side, "=")
 	switch {
 	case at == atNetDst && s.kind == selWorld:
 		return "cannot use autogroup:danger-all as a dst"

@@ -16,9 +16,9 @@ func RunTests(p *Policy, d *Directory) []Problem {
 	r := newReport(p.name, p.text)
 	t := tester{p: p, d: d, report: r}
 	if d != nil {
-		for _, w := range p.localparts {
+		for _, w := range p.names.domains {
 			if !d.hasDomain(w.text) {
-				r.errorf(w.off, "%q is not associated with this mesh: none of its people has a login of that domain", w.text)
+				r.errorf(w.off, "%s is not associated with this Tailnet and cannot be used in user:*@<domain> expressions: nobody here has a login of that domain", w.text)
 			}
 		}
 	}
@@ -93,12 +93,12 @@ func (t *tester) net(test *netTest) {
 	for _, src := range srcs {
 		for _, target := range test.accept {
 			if !t.reached(src, target, test.protos) {
-				t.errorf(target.word.off, "test(s) failed: %s: %s must reach %s, and no rule allows it", test.what, src.name, target.word.text)
+				t.errorf(target.word.off, "%s: %s must reach %s, and no rule allows it", test.what, src.name, target.word.text)
 			}
 		}
 		for _, target := range test.deny {
 			if t.reachedAny(src, target, test.protos) {
-				t.errorf(target.word.off, "test(s) failed: %s: %s must not reach %s, and %s allows it", test.what, src.name, target.word.text, t.why(src, target, test.protos))
+				t.errorf(target.word.off, "%s: %s must not reach %s, and %s allows it", test.what, src.name, target.word.text, t.why(src, target, test.protos))
 			}
 		}
 	}
@@ -187,7 +187,7 @@ func (t *tester) machine(test *sshTest, s selector, who subject) bool {
 	if t.d == nil {
 		t.warnf(s.word.off, "%s: whose address %q is cannot be known without a directory, not tested", test.what, s.word.text)
 	} else {
-		t.errorf(s.word.off, "test(s) failed: %s: %q is no machine of the directory", test.what, s.word.text)
+		t.errorf(s.word.off, "%s: %q is no machine of the directory", test.what, s.word.text)
 	}
 	return false
 }
@@ -204,10 +204,13 @@ func (t *tester) logins(test *sshTest, src, dst subject) {
 			if d.Verdict != Deny {
 				found = fmt.Sprintf("%s says %s", d.Reason, d.Verdict)
 			}
-			t.errorf(w.off, "test(s) failed: %s: %s must %s as %s on %s, and %s", test.what, src.name, must, w.text, dst.name, found)
+			t.errorf(w.off, "%s: %s must %s as %s on %s, and %s", test.what, src.name, must, w.text, dst.name, found)
 		}
 	}
 	want(test.accept, Accept, "log in without a check")
 	want(test.check, Check, "be checked before logging in")
 	want(test.deny, Deny, "not log in")
 }
+
+// TestCount is how many entries tests and sshTests have.
+func (p *Policy) TestCount() (net, ssh int) { return len(p.netTests), len(p.sshTests) }
