@@ -1,0 +1,2 @@
+// Package coord is the coordination server.
+package coord

@@ -1,0 +1,220 @@
+package netmap
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"time"
+)
+
+const handshakeTime = 20 * time.Second
+
+// connector dials the hub again and again until ctx ends.
+func (k *Client) connector(ctx context.Context) {
+	bound := k.c.BackoffMin
+	gap := false
+	for ctx.Err() == nil {
+		start := time.Now()
+		err := k.connect(ctx, gap)
+		gap = errors.Is(err, errGap)
+		if ctx.Err() != nil {
+			return
+		}
+		if !k.give(ctx, incoming{err: err}) {
+			return
+		}
+		if time.Since(start) > k.c.BackoffMax {
+			bound = k.c.BackoffMin
+		}
+		if !sleep(ctx, time.Duration(rand.Int64N(int64(bound)+1))) {
+			return
+		}
+		bound = min(2*bound, k.c.BackoffMax)
+	}
+}
+
+// give hands something to Run and waits until it was taken; false means that ctx ended.
+func (k *Client) give(ctx context.Context, in incoming) bool {
+	select {
+	case k.frames <- in:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// connect is one connection's life.
+func (k *Client) connect(ctx context.Context, gap bool) error {
+	conf, err := ClientTLS(k.c.State.Control, k.c.State.Pin)
+	if err != nil {
+		return err
+	}
+	dctx, cancel := context.WithTimeout(ctx, handshakeTime)
+	defer cancel()
+	dial := k.c.Dial
+	if dial == nil {
+		dial = (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext
+	}
+	raw, err := dial(dctx, "tcp", k.c.State.Hub)
+	if err != nil {
+		return err
+	}
+	defer raw.Close()
+	defer context.AfterFunc(ctx, func() { raw.Close() })()
+	conn := tls.Client(raw, conf)
+	if err := conn.HandshakeContext(dctx); err != nil {
+		return err
+	}
+	conn.SetDeadline(time.Now().Add(handshakeTime))
+	r, err := k.upgrade(conn)
+	if err != nil {
+		return err
+	}
+	if err := WriteFrame(conn, k.hello(gap), false); err != nil {
+		return err
+	}
+	conn.SetDeadline(time.Time{})
+	if !k.give(ctx, incoming{up: true}) {
+		return ctx.Err()
+	}
+	for {
+		conn.SetReadDeadline(time.Now().Add(k.c.Silence))
+		f, err := ReadFrame(r, MaxFrame)
+		if err != nil {
+			return err
+		}
+		done := make(chan error, 1)
+		if !k.give(ctx, incoming{frame: f, done: done}) {
+			return ctx.Err()
+		}
+		select {
+		case err = <-done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err != nil {
+			return err
+		}
+		if f.Ping {
+			conn.SetWriteDeadline(time.Now().Add(handshakeTime))
+			if err := WriteFrame(conn, &Frame{Pong: true, Time: k.c.Clock()}, false); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// hello says where this node stands. After a gap it asks for everything.
+func (k *Client) hello(gap bool) *Frame {
+	h := &Hello{Time: k.c.Clock(), Understands: understands()}
+	if m := k.Map(); !gap {
+		h.Epoch, h.Since = m.Epoch, m.Revision
+	}
+	return &Frame{Hello: h}
+}
+
+// upgrade turns the TLS connection into a stream of frames.
+func (k *Client) upgrade(conn net.Conn) (*bufio.Reader, error) {
+	req, err := http.NewRequest(http.MethodGet, k.base+PathStream, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Connection", "Upgrade")
+	req.Header.Set("Upgrade", StreamProtocol)
+	if err := req.Write(conn); err != nil {
+		return nil, err
+	}
+	lim := &io.LimitedReader{R: conn, N: 64 << 10}
+	r := bufio.NewReader(lim)
+	resp, err := http.ReadResponse(r, req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		body, err := io.ReadAll(io.LimitReader(resp.Body, 32<<10))
+		resp.Body.Close()
+		if err != nil {
+			return nil, err
+		}
+		return nil, refusal(resp.StatusCode, body)
+	}
+	if resp.Header.Get("Upgrade") != StreamProtocol {
+		return nil, fmt.Errorf("netmap: the hub speaks %.40q on its stream", resp.Header.Get("Upgrade"))
+	}
+	lim.N = 1<<63 - 1
+	return r, nil
+}
+
+// publisher posts what this node says about itself, until the hub has it.
+func (k *Client) publisher(ctx context.Context) {
+	bound := k.c.BackoffMin
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-k.kick:
+		}
+		for k.Status().Phase == PhaseConnected {
+			err := k.publish(ctx)
+			if err == nil {
+				bound = k.c.BackoffMin
+				break
+			}
+			var ref *Refused
+			if errors.As(err, &ref) && ref.Code == CodeBad {
+				k.c.Log.Error("the hub does not take what this node says about itself", "err", err)
+				break
+			}
+			if ctx.Err() == nil {
+				k.c.Log.Warn("not told the hub yet", "err", err)
+			}
+			if !sleep(ctx, time.Duration(rand.Int64N(int64(bound)+1))) {
+				return
+			}
+			bound = min(2*bound, k.c.BackoffMax)
+		}
+	}
+}
+
+func (k *Client) publish(ctx context.Context) error {
+	k.mu.Lock()
+	eps, sendEps := k.eps, k.eps != nil && !k.epsDone
+	keys, sendKeys := k.keys, k.keys != nil && !k.keysDone
+	k.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	if sendKeys {
+		if err := call(ctx, k.hc, k.base+PathHostKeys, HostKeysRequest{HostKeys: keys}, nil); err != nil {
+			return err
+		}
+		k.mu.Lock()
+		k.keysDone = sameSlice(keys, k.keys)
+		k.mu.Unlock()
+	}
+	if sendEps {
+		if err := call(ctx, k.hc, k.base+PathEndpoints, EndpointsRequest{Endpoints: eps}, nil); err != nil {
+			return err
+		}
+		k.mu.Lock()
+		k.epsDone = sameSlice(eps, k.eps)
+		k.mu.Unlock()
+	}
+	k.mu.Lock()
+	again := k.keys != nil && !k.keysDone || k.eps != nil && !k.epsDone
+	k.mu.Unlock()
+	if again {
+		k.wake()
+	}
+	return nil
+}
+
+// sameSlice reports whether two slices are one: what was published is still what is wanted.
+func sameSlice[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
