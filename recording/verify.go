@@ -82,13 +82,16 @@ type Verifier struct {
 	key     ed25519.PublicKey
 	metaSum [32]byte
 	meta    Meta
+	metaRaw []byte
+	journal int64 // bytes of the journal in the file
 	lastAt  time.Duration
 	proven  time.Duration
 	signed  int64 // end of the last checkpoint
 	final   bool
 	index   int64 // offset of the index block, 0 before
+	indexAt place // where the writer was then
 	done    bool  // the trailer was read
-	sealed  bool  // the last block was a checkpoint
+	sealed  bool  // no frame since the last checkpoint
 
 	lenient bool
 	dec     *zstd.Decoder
@@ -125,12 +128,12 @@ func (v *Verifier) Write(p []byte) (int, error) {
 	used := 0
 	for {
 		n, err := v.step(v.buf[used:])
-		used += n
-		v.off += int64(n)
 		if err != nil {
 			v.err = err
 			break
 		}
+		used += n
+		v.off += int64(n)
 		if n == 0 {
 			break
 		}
@@ -140,6 +143,22 @@ func (v *Verifier) Write(p []byte) (int, error) {
 		return 0, v.err
 	}
 	return len(p), nil
+}
+
+// place is where the next block goes.
+type place struct {
+	off  int64
+	seq  uint64
+	prev [32]byte
+}
+
+// resume is where a writer goes on after a crash: behind the last whole block, or
+// where the index stands, which is made anew.
+func (v *Verifier) resume() place {
+	if v.index > 0 {
+		return v.indexAt
+	}
+	return place{off: v.off, seq: v.seq, prev: v.prev}
 }
 
 // step verifies the first whole thing in b and says how long it is; 0 when b holds
@@ -240,6 +259,7 @@ func (v *Verifier) block(h header, signed, payload []byte) error {
 	case blockCountersignature:
 		return v.countersignature(payload)
 	}
+	v.indexAt = place{off: v.off, seq: h.seq, prev: prev}
 	return v.indexBlock(h, payload, good)
 }
 
@@ -258,6 +278,7 @@ func (v *Verifier) metaBlock(payload []byte) error {
 	if err := json.Unmarshal(payload, &v.meta); err != nil {
 		return v.problem("the description cannot be read")
 	}
+	v.metaRaw = bytes.Clone(payload)
 	v.metaSum = sha256.Sum256(payload)
 	v.key = v.meta.PublicKey
 	return nil
@@ -268,6 +289,7 @@ func (v *Verifier) frame(h header, payload []byte, good bool) error {
 	v.report.Frames++
 	v.report.Events += int(h.events)
 	v.lastAt = max(v.lastAt, h.lastAt())
+	v.journal = max(v.journal, h.journal)
 	if !v.lenient {
 		return nil
 	}
