@@ -1,0 +1,452 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	gssh "github.com/gliderlabs/ssh"
+	gossh "golang.org/x/crypto/ssh"
+
+	"tssh/recording"
+	"tssh/session/control"
+	"tssh/session/launch"
+)
+
+// Causes of an end, as the recording's End event and the audit log have them.
+const (
+	causeClosed   = "closed"          // the client, or the network
+	causeRevoked  = "revoked"         // the monitor took the right away
+	causeRecorder = "recorder-failed" // the journal took no more
+	causeShutdown = "shutdown"        // no monitor, and it cannot or must not go on
+	causeTimeout  = "timeout"         // the client no longer answers
+)
+
+// conn is one SSH connection.
+type conn struct {
+	mon      *monitor
+	welcome  control.WelcomeMsg
+	hostKeys []gossh.Signer
+	sock     *greeted
+	tight    limits
+
+	// preAuth, bound, grant, acc, starter and journal are written during the handshake, by one
+	// goroutine, and only read once channels are served.
+	preAuth gossh.ServerPreAuthConn
+	bound   string // the login name that the grant is about
+	grant   *control.GoMsg
+	acc     launch.Account
+	starter *launch.Starter
+	journal *recording.Journal
+
+	handlers sync.WaitGroup // channels being served
+	alive    sync.Once      // starts keepalive
+
+	ctx context.Context // its cause is why the connection ended
+	end context.CancelCauseFunc
+
+	mu       sync.Mutex
+	channels map[uint32]*channel // open ones
+	last     uint32              // number of the newest channel
+	programs []*program          // started ones that may still run something
+}
+
+// ended is the cause of ctx.
+type ended struct{ cause, text string }
+
+func (e ended) Error() string { return e.cause + ": " + e.text }
+
+// serve is the connection from its socket to its end.
+func serve(nc net.Conn, ctl *control.Conn, tight limits) error {
+	ctx, end := context.WithCancelCause(context.Background())
+	defer end(nil)
+	c := &conn{mon: newMonitor(ctl), tight: tight, channels: map[uint32]*channel{}, ctx: ctx, end: end}
+	c.mon.onRevoke = c.revoked
+	c.mon.onLost = c.lost
+	go c.mon.listen(ctl) // ends with the socket, which the end of the process closes
+
+	body, _, err := c.mon.call(control.Hello, &control.HelloMsg{Version: control.Version})
+	if err != nil {
+		return err
+	}
+	w, ok := body.(*control.WelcomeMsg)
+	if !ok || w.Version != control.Version {
+		return fmt.Errorf("monitor of another version, or %T as its welcome", body)
+	}
+	c.welcome = *w
+	for i, b := range w.HostKeys {
+		pub, err := gossh.ParsePublicKey(b)
+		if err != nil {
+			return fmt.Errorf("host key %d: %w", i, err)
+		}
+		c.hostKeys = append(c.hostKeys, &remoteKey{mon: c.mon, n: i, pub: pub})
+	}
+	if err := nc.SetDeadline(time.Now().Add(w.Grace)); err != nil {
+		return fmt.Errorf("deadline: %w", err)
+	}
+	g, ciphers, err := greet(&peerConn{nc, addr(w.Remote), addr(w.Local)})
+	if err != nil {
+		c.mon.close(causeClosed, err.Error())
+		return nil // not an error of ours: the client's first words were none
+	}
+	if err := nc.SetDeadline(time.Now().Add(w.Grace)); err != nil {
+		return fmt.Errorf("deadline: %w", err)
+	}
+	c.sock = g
+
+	failed := error(nil)
+	srv := &gssh.Server{
+		ServerConfigCallback:     func(gssh.Context) *gossh.ServerConfig { return c.config(ciphers) },
+		ConnectionFailedCallback: func(_ net.Conn, err error) { failed = err },
+		ChannelHandlers: map[string]gssh.ChannelHandler{
+			"session": c.serveSession,
+			"default": c.refuseChannel,
+		},
+		RequestHandlers: map[string]gssh.RequestHandler{
+			"default": c.globalRequest,
+		},
+	}
+	stop := context.AfterFunc(ctx, func() { nc.Close() })
+	srv.HandleConn(g)
+	stop()
+	c.finish(failed)
+	return nil
+}
+
+// addr is an address in words.
+type addr string
+
+func (addr) Network() string  { return "tcp" }
+func (a addr) String() string { return string(a) }
+
+// peerConn is the socket with the addresses of the connection it stands for: with a
+// userspace mesh the socket itself only leads to the monitor.
+type peerConn struct {
+	net.Conn
+	remote, local addr
+}
+
+func (p *peerConn) RemoteAddr() net.Addr { return p.remote }
+func (p *peerConn) LocalAddr() net.Addr  { return p.local }
+
+func (p *peerConn) CloseWrite() error {
+	if h, ok := p.Conn.(interface{ CloseWrite() error }); ok {
+		return h.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// begin runs when an attempt has succeeded, before the client is told: it binds the login
+// name, gets the account and the journal, and becomes the user. When it cannot, the
+// connection is over before a channel could be opened.
+func (c *conn) begin(m gossh.ConnMetadata) {
+	say, err := c.becomeUser(m.User(), string(m.ClientVersion()))
+	if err == nil {
+		err = c.sock.SetDeadline(time.Time{})
+	}
+	if err == nil {
+		return
+	}
+	if say == "" {
+		say = "this host could not start your session"
+	}
+	fmt.Fprintln(os.Stderr, "tsshd conn: begin:", err)
+	c.grant = nil
+	c.refuse(say)
+	c.end(ended{causeShutdown, err.Error()})
+}
+
+func (c *conn) becomeUser(user, client string) (say string, err error) {
+	body, file, err := c.mon.call(control.Begin, &control.BeginMsg{User: user, Client: clip(client, 255)})
+	if err != nil {
+		return "", err
+	}
+	g, ok := body.(*control.GoMsg)
+	if !ok {
+		return "", fmt.Errorf("monitor: %T as the answer to begin", body)
+	}
+	if !g.OK {
+		return g.Say, errors.New("monitor: refused at begin")
+	}
+	if file == nil {
+		return "", errors.New("monitor: no journal")
+	}
+	c.journal = recording.NewJournal(file, g.Start)
+	c.acc = launch.Account{Name: g.Account.Name, UID: g.Account.UID, GID: g.Account.GID, Groups: g.Account.Groups, Home: g.Account.Home, Shell: g.Account.Shell}
+	c.starter = launch.NewStarter(c.acc.UID)
+	if err := launch.Become(c.acc); err != nil {
+		return "", err
+	}
+	if err := c.tight.loosen(); err != nil {
+		return "", err
+	}
+	syscall.Umask(launch.Umask())
+	c.bound, c.grant = user, g
+	return "", nil
+}
+
+// ready checks in every handler that the finished connection is the one that was
+// granted, and starts the keepalive at the first.
+func (c *conn) ready(sc *gossh.ServerConn) error {
+	if c.ctx.Err() != nil {
+		return context.Cause(c.ctx)
+	}
+	if c.grant == nil || sc.User() != c.bound {
+		c.end(ended{causeShutdown, "the login name changed"})
+		return errors.New("not logged in")
+	}
+	c.alive.Do(func() { go c.keepalive(sc) })
+	return nil
+}
+
+const (
+	keepaliveEvery = time.Minute
+	// keepaliveLimit is as long as the kernel itself keeps trying (TCP_USER_TIMEOUT), so
+	// that a daemon away for minutes costs nobody a session.
+	keepaliveLimit = 15 * time.Minute
+)
+
+// keepalive asks the client for a sign of life until the connection ends. SendRequest
+// can wait for ever on a dead link, so it runs by itself.
+func (c *conn) keepalive(sc *gossh.ServerConn) {
+	ticker := time.NewTicker(keepaliveEvery)
+	defer ticker.Stop()
+	answered := make(chan struct{}, 1)
+	last, asking := time.Now(), false
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-answered:
+			last, asking = time.Now(), false
+		case <-ticker.C:
+			if asking && time.Since(last) > keepaliveLimit {
+				c.end(ended{causeTimeout, "the client does not answer"})
+				return
+			}
+			if asking {
+				continue
+			}
+			asking = true
+			go func() { // ends with the answer or the connection
+				if _, _, err := sc.SendRequest("keepalive@openssh.com", true, nil); err == nil {
+					answered <- struct{}{}
+				}
+			}()
+		}
+	}
+}
+
+// globalRequest answers what is not about a channel. Forwards are asked of the policy
+// and, granted or not, are not served; everything else is unknown and answered so.
+func (c *conn) globalRequest(_ gssh.Context, _ *gssh.Server, req *gossh.Request) (bool, []byte) {
+	if c.grant == nil {
+		return false, nil
+	}
+	switch req.Type {
+	case "tcpip-forward":
+		c.askUnserved(0, "forward-remote", bindTarget(req.Payload))
+	case "streamlocal-forward@openssh.com":
+		p := payload(req.Payload)
+		path, _ := p.str()
+		c.askUnserved(0, "forward-unix", string(path))
+	}
+	return false, nil
+}
+
+func bindTarget(b []byte) string {
+	p := payload(b)
+	host, ok1 := p.str()
+	port, ok2 := p.u32()
+	if !ok1 || !ok2 {
+		return ""
+	}
+	return net.JoinHostPort(string(host), fmt.Sprint(port))
+}
+
+// refuseChannel answers every channel type but session.
+func (c *conn) refuseChannel(_ *gssh.Server, sc *gossh.ServerConn, nc gossh.NewChannel, _ gssh.Context) {
+	if err := c.ready(sc); err != nil {
+		_ = nc.Reject(gossh.Prohibited, plain(err.Error()))
+		return
+	}
+	kind, target := "", ""
+	switch nc.ChannelType() {
+	case "direct-tcpip":
+		kind, target = "forward-local", bindTarget(nc.ExtraData())
+	case "direct-streamlocal@openssh.com":
+		p := payload(nc.ExtraData())
+		path, _ := p.str()
+		kind, target = "forward-unix", string(path)
+	default:
+		c.note(0, "refused", "channel "+clip(nc.ChannelType(), 64))
+		_ = nc.Reject(gossh.UnknownChannelType, "not served here")
+		return
+	}
+	_ = nc.Reject(gossh.Prohibited, c.askUnserved(0, kind, target))
+}
+
+// askUnserved asks the policy about what this server does not do yet, so that the
+// refusal, too, is decided and on record. It returns the words for the client.
+func (c *conn) askUnserved(ch uint32, kind, target string) string {
+	say, ok := c.ask(ch, kind, target)
+	if ok {
+		say = "forwarding is not served by this host"
+	}
+	c.note(ch, "refused", clip(kind+" "+target, 1024))
+	return say
+}
+
+// ask asks the monitor for one more thing. The words are for the person.
+func (c *conn) ask(ch uint32, kind, target string) (say string, ok bool) {
+	body, _, err := c.mon.call(control.Ask, &control.AskMsg{Channel: ch, Kind: kind, Target: clip(target, maxTarget)})
+	if err != nil {
+		if errors.Is(err, errAway) {
+			return errAway.Error(), false
+		}
+		return "this host cannot decide at the moment", false
+	}
+	a, isAnswer := body.(*control.AnswerMsg)
+	if !isAnswer {
+		return "this host cannot decide at the moment", false
+	}
+	return plain(a.Say), a.OK
+}
+
+// maxTarget keeps an ask within a control message, whatever JSON makes of its bytes.
+const maxTarget = 8 << 10
+
+// record appends an event; a journal that takes no more ends the connection.
+func (c *conn) record(ch uint32, k recording.Kind, data []byte) error {
+	return c.recorded(c.journal.Append(ch, k, data))
+}
+
+func (c *conn) recordJSON(ch uint32, k recording.Kind, v any) error {
+	return c.recorded(c.journal.AppendJSON(ch, k, v))
+}
+
+func (c *conn) recorded(err error) error {
+	if err != nil {
+		c.stop(ended{causeRecorder, "this session cannot be recorded any more: the disk is full, or a limit was reached"})
+	}
+	return err
+}
+
+func (c *conn) note(ch uint32, what, text string) {
+	_ = c.recordJSON(ch, recording.KindNote, recording.Note{What: what, Text: text})
+}
+
+// revoked obeys the monitor. It runs on the goroutine that receives its messages and so
+// must not wait.
+func (c *conn) revoked(r control.RevokeMsg) {
+	if r.Channel != 0 {
+		c.mu.Lock()
+		ch := c.channels[r.Channel]
+		c.mu.Unlock()
+		if ch != nil {
+			c.note(r.Channel, "revoked", r.Say)
+			go ch.terminate(plain(r.Say)) // ends within goodbyeTime
+		}
+		return
+	}
+	cause := r.Cause
+	if cause == "" {
+		cause = causeRevoked
+	}
+	c.stop(ended{cause, plain(r.Say)})
+}
+
+// goodbyeTime is what a client gets to take our last words, and killTime what programs
+// get between the hang-up and the end.
+const (
+	goodbyeTime = 300 * time.Millisecond
+	killTime    = time.Second
+)
+
+// stop ends the connection on the host's initiative: words to every channel, hang-up,
+// then the socket. It returns at once.
+func (c *conn) stop(e ended) {
+	c.mu.Lock()
+	open := make([]*channel, 0, len(c.channels))
+	for _, ch := range c.channels {
+		open = append(open, ch)
+	}
+	c.mu.Unlock()
+	go func() { // ends within goodbyeTime
+		if c.journal != nil && c.journal.Err() == nil {
+			_ = c.journal.AppendJSON(0, recording.KindNote, recording.Note{What: e.cause, Text: e.text})
+		}
+		var told sync.WaitGroup
+		for _, ch := range open {
+			told.Go(func() { ch.terminate(e.text) })
+		}
+		told.Wait()
+		if c.grant == nil && c.sock != nil {
+			c.refuse(e.text)
+		}
+		c.end(e)
+	}()
+}
+
+// lost runs when the monitor is gone.
+func (c *conn) lost() {
+	if c.grant == nil || c.grant.Socket == "" || !c.welcome.Survive {
+		c.stop(ended{causeShutdown, "the tssh daemon of this host stopped"})
+		return
+	}
+	go func() { // ends with a monitor, or with the connection
+		ctx, cancel := context.WithTimeout(c.ctx, c.welcome.Linger)
+		defer cancel()
+		err := c.mon.resume(ctx, c.grant.Socket, control.ResumeMsg{Version: control.Version, ID: c.grant.ID, Token: c.grant.Token})
+		var no errRefused
+		switch {
+		case err == nil || c.ctx.Err() != nil:
+		case errors.As(err, &no):
+			c.stop(ended{causeRevoked, plain(no.say)})
+		default:
+			c.stop(ended{causeShutdown, "the tssh daemon of this host stopped and did not come back"})
+		}
+	}()
+}
+
+// finish waits for what was served, kills what was revoked, and says the last words to
+// the journal and the monitor.
+func (c *conn) finish(failed error) {
+	c.end(ended{causeClosed, ""}) // has no effect where there is a cause already
+	var e ended
+	if !errors.As(context.Cause(c.ctx), &e) {
+		e = ended{causeClosed, ""}
+	}
+	if e.cause == causeClosed && failed != nil {
+		e.text = plain(clip(failed.Error(), 512))
+	}
+	done := make(chan struct{})
+	go func() { c.handlers.Wait(); close(done) }() // ends with the process at the latest
+	limit := 2 * time.Second
+	forced := slices.Contains([]string{causeRevoked, causeRecorder, causeShutdown}, e.cause)
+	if forced {
+		limit = killTime
+	}
+	select {
+	case <-done:
+	case <-time.After(limit):
+	}
+	if forced {
+		c.mu.Lock()
+		programs := c.programs
+		c.mu.Unlock()
+		for _, p := range programs {
+			p.killSession()
+		}
+	}
+	if c.journal != nil && c.journal.Err() == nil {
+		_ = c.journal.AppendJSON(0, recording.KindEnd, recording.End{Cause: e.cause, Text: e.text})
+	}
+	c.mon.close(e.cause, e.text)
+}

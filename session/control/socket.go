@@ -1,0 +1,156 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Conn is one end of the control socket. Send may be called by several goroutines,
+// Receive by one.
+type Conn struct {
+	sock     *net.UnixConn
+	fromConn bool // what Receive accepts: true at the monitor's end
+	mu       sync.Mutex
+}
+
+// Pair makes a control socket: the monitor's end, and the file to hand to conn as fd 4.
+func Pair() (*Conn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("control: socketpair: %w", err)
+	}
+	theirs := os.NewFile(uintptr(fds[1]), "control")
+	c, err := FromFile(os.NewFile(uintptr(fds[0]), "control"), true)
+	if err != nil {
+		theirs.Close()
+		return nil, nil, err
+	}
+	return c, theirs, nil
+}
+
+// FromFile takes over a descriptor of a control socket and closes the file.
+func FromFile(f *os.File, monitor bool) (*Conn, error) {
+	defer f.Close()
+	nc, err := net.FileConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("control: %w", err)
+	}
+	return FromNet(nc, monitor)
+}
+
+// FromNet takes over a connected socket of the network "unixpacket".
+func FromNet(nc net.Conn, monitor bool) (*Conn, error) {
+	u, ok := nc.(*net.UnixConn)
+	if !ok || nc.LocalAddr().Network() != "unixpacket" {
+		nc.Close()
+		return nil, fmt.Errorf("control: a %s socket", nc.LocalAddr().Network())
+	}
+	return &Conn{sock: u, fromConn: monitor}, nil
+}
+
+// Send sends one message, with a descriptor if file is not nil.
+func (c *Conn) Send(m Message, file *os.File) error {
+	b, err := Encode(m)
+	if err != nil {
+		return err
+	}
+	var oob []byte
+	if file != nil {
+		oob = unix.UnixRights(int(file.Fd()))
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, _, err := c.sock.WriteMsgUnix(b, oob, nil); err != nil {
+		return fmt.Errorf("control: send %s: %w", m.Type, err)
+	}
+	return nil
+}
+
+// Receive waits for one message. Only a Go message may carry a descriptor, which the
+// caller then owns.
+func (c *Conn) Receive() (Message, *os.File, error) {
+	buf := make([]byte, MaxMessage+1)
+	oob := make([]byte, unix.CmsgSpace(4*4))
+	n, oobn, flags, _, err := c.sock.ReadMsgUnix(buf, oob)
+	if err != nil {
+		return Message{}, nil, fmt.Errorf("control: %w", err)
+	}
+	file, ferr := descriptor(oob[:oobn])
+	if n == 0 && oobn == 0 {
+		return Message{}, nil, fmt.Errorf("control: %w", io.EOF)
+	}
+	fail := func(err error) (Message, *os.File, error) {
+		if file != nil {
+			file.Close()
+		}
+		return Message{}, nil, err
+	}
+	if ferr != nil {
+		return fail(ferr)
+	}
+	if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+		return fail(errTooLong)
+	}
+	m, err := Decode(buf[:n], c.fromConn)
+	if err != nil {
+		return fail(err)
+	}
+	if file != nil && m.Type != Go {
+		return fail(fmt.Errorf("control: a descriptor with %s", m.Type))
+	}
+	return m, file, nil
+}
+
+// descriptor returns the one descriptor of a control message. More than one is an error,
+// and all of them are closed.
+func descriptor(oob []byte) (*os.File, error) {
+	if len(oob) == 0 {
+		return nil, nil
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, fmt.Errorf("control: %w", err)
+	}
+	var fds []int
+	for _, m := range msgs {
+		got, err := unix.ParseUnixRights(&m)
+		if err == nil {
+			fds = append(fds, got...)
+		}
+	}
+	if len(fds) == 1 {
+		unix.CloseOnExec(fds[0])
+		return os.NewFile(uintptr(fds[0]), "passed"), nil
+	}
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+	return nil, errors.New("control: not exactly one descriptor")
+}
+
+// Peer returns the credentials of the process at the other end.
+func (c *Conn) Peer() (unix.Ucred, error) {
+	raw, err := c.sock.SyscallConn()
+	if err != nil {
+		return unix.Ucred{}, fmt.Errorf("control: %w", err)
+	}
+	var cred *unix.Ucred
+	if cerr := raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); cerr != nil {
+		err = cerr
+	}
+	if err != nil {
+		return unix.Ucred{}, fmt.Errorf("control: peer: %w", err)
+	}
+	return *cred, nil
+}
+
+// Close ends both directions.
+func (c *Conn) Close() error { return c.sock.Close() }

@@ -1,0 +1,54 @@
+// Package session is the connection process: one per SSH connection, started by the
+// monitor as `tsshd conn`. It speaks SSH, and after login it is the user.
+//
+//	client --TCP--> fd 3 --> greet (version line, KEXINIT) --> gliderlabs/ssh HandleConn
+//	                                                             |  our config: host keys that
+//	                                                             |  sign at the monitor, every
+//	                                                             |  auth method asks the monitor
+//	                         AuthLogCallback: begin --> journal, account --> launch.Become
+//	                                                             |
+//	                 ChannelHandlers["session"] = serveSession   |  ["default"] = refused
+//	                     pty | shell | exec | sftp -------------> recording.Journal, then client
+//	monitor <--fd 4: session/control
+//
+// # Trust boundary
+//
+// Everything from fd 3 is hostile, and until login this process could become any user;
+// it therefore holds no key, opens no file and starts no program before launch.Become
+// has succeeded, and all that comes after runs as the user. From gliderlabs/ssh only the
+// life cycle of the connection and its dispatch tables are used; the identity comes
+// from the monitor, the login name from the ConnMetadata of the attempt that succeeded,
+// bound to the monitor's answer and compared again with the finished connection.
+//
+// # Recording
+//
+// Every byte of output is appended to the journal before it is written to the channel.
+// A journal that does not take an event ends the connection (RecorderFailed). Input is
+// counted, not kept. sftp transfers are File events; their bytes are not in the journal.
+//
+// # Life without a monitor
+//
+// When the control socket closes, a connection on a kernel socket goes on: what runs
+// keeps running, and nothing new is opened. It dials the socket it was told at begin, at
+// random intervals, and hands its token over. After the time it was told (ten minutes
+// unless configured) it ends itself. Other connections end with the monitor.
+//
+// # Channels
+//
+// A session channel serves one of shell, exec, subsystem sftp (RFC 4254 section 6). Its
+// request loop never waits for the program or the client: window changes and signals
+// act at once. At the end: output drained, exit-status or exit-signal, EOF, CLOSE.
+// Programs that hold a terminal's output open after its shell ended are given 200 ms;
+// those that hold pipes keep the channel open, as with other servers. A channel that the
+// client closes loses its terminal, whose kernel hangs up what runs on it; without a
+// terminal its pipes are closed.
+//
+// Channels in the recording count from 1 in the order they were opened.
+//
+// # sftp
+//
+// Version 3 as in draft-ietf-secsh-filexfer-02, with the extensions of OpenSSH named in
+// sftpExtensions. Written here and not taken from pkg/sftp, whose request server loses
+// the attributes of an open, turns operations on handles into operations on paths, and
+// fails a whole directory for one entry it may not look at.
+package session
