@@ -43,11 +43,14 @@ var imports = map[string][]string{
 	"netnode/coord":      {"policy", "netnode/netmap", "netnode/relay", "recording/audit"},
 	"netnode/localapi":   {"policy", "netnode/netmap"},
 	"netnode/meshtest":   {"netnode", "netnode/*"},
+	"netnode/daemon":     {"policy", "netnode", "netnode/localapi", "netnode/netmap"},
 	"cmd/tssh":           {"*"},
 	"cmd/tsshd":          {"*"},
 	"cmd/tsshub":         {"*"},
 	"cmd/tsshub/console": {"*"},
 	"lab":                {"*"},
+	"lab/demo":           {"lab"},
+	"lab/bench":          {"lab"},
 }
 
 // unlinked is what a program must not link, however it got there: a daemon that runs

@@ -1,0 +1,333 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"tssh/netnode"
+	"tssh/netnode/localapi"
+	"tssh/netnode/netmap"
+)
+
+// Config is a Daemon's.
+type Config struct {
+	State    string // folder of the node's state
+	Hostname string // name to join under; empty takes the computer's
+	Socket   string // of the local API; empty serves none
+	OwnerUID int    // who may use the node besides root
+	Version  string
+	Log      *slog.Logger
+
+	TUN        string // kernel TUN device; empty is a userspace node
+	UDPPort    int
+	RunDir     string
+	AdmitPorts []uint16
+	// Loopback has the node offer 127.0.0.1 as an address to be reached at, for meshes
+	// that live on one machine.
+	Loopback bool
+
+	// HostKeys are the node's SSH host keys, published with the node.
+	HostKeys   []string
+	Attributes map[string]string
+
+	// OnMap is called with every map after the node works by it; it must not block.
+	OnMap func(*netmap.Map)
+	// Serve, when set, runs for as long as the node is up and must return when ctx ends.
+	// Its error takes the node down and Run returns it.
+	Serve    func(ctx context.Context, n *netnode.Node, c *netmap.Client) error
+	Sessions func(ctx context.Context) ([]localapi.Session, error)
+}
+
+// Daemon is a node. The zero value is not usable; New makes one.
+type Daemon struct {
+	cfg Config
+	log *slog.Logger
+
+	mu      sync.Mutex
+	state   *netmap.State // nil: not joined
+	down    bool
+	problem string // why the node is not up although it should be
+	member  *member
+	wake    chan struct{} // something above changed; capacity 1
+}
+
+// member is the node while it is up, owned by Run.
+type member struct {
+	node      *netnode.Node
+	client    *netmap.Client
+	endpoints []netip.AddrPort // where the node can be reached, guarded by Daemon.mu
+	end       context.CancelCauseFunc
+	done      chan struct{}
+}
+
+const downFile = "down"
+
+// New reads the state folder. A folder in which nothing has joined yet is fine.
+func New(cfg Config) (*Daemon, error) {
+	d := &Daemon{cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1)}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
+	}
+	st, err := netmap.LoadState(cfg.State)
+	switch {
+	case err == nil:
+		d.state = st
+	case !errors.Is(err, netmap.ErrNoState):
+		return nil, err
+	}
+	if _, err := os.Stat(filepath.Join(cfg.State, downFile)); err == nil {
+		d.down = true
+	}
+	return d, nil
+}
+
+// Joined reports whether the node is a member of a mesh.
+func (d *Daemon) Joined() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.state != nil
+}
+
+// Join enrols the node, and brings it up where Run is at work.
+func (d *Daemon) Join(ctx context.Context, token netmap.Token, name string) error {
+	if name == "" {
+		name = d.cfg.Hostname
+	}
+	if name == "" {
+		h, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("daemon: %w", err)
+		}
+		name = netmap.NameFromHostname(h)
+	}
+	st, err := netmap.Join(ctx, netmap.JoinConfig{Dir: d.cfg.State, Token: token, Name: name, HostKeys: d.cfg.HostKeys, Attributes: d.cfg.Attributes})
+	if err != nil {
+		return err
+	}
+	for _, w := range st.Warnings {
+		d.log.Warn(w)
+	}
+	d.mu.Lock()
+	d.state, d.problem = st, ""
+	m := d.member
+	d.mu.Unlock()
+	if err := d.setDown(false); err != nil {
+		return err
+	}
+	if m != nil {
+		m.end(errRejoined)
+	}
+	d.poke()
+	return nil
+}
+
+// Up lets the node be on the mesh.
+func (d *Daemon) Up(context.Context) error {
+	if !d.Joined() {
+		return localapi.Errorf(localapi.CodeNotJoined, "this node has not joined a mesh yet")
+	}
+	if err := d.setDown(false); err != nil {
+		return err
+	}
+	d.poke()
+	return nil
+}
+
+// Down takes the node off the mesh until Up, also across restarts.
+func (d *Daemon) Down(ctx context.Context) error {
+	if !d.Joined() {
+		return localapi.Errorf(localapi.CodeNotJoined, "this node has not joined a mesh yet")
+	}
+	if err := d.setDown(true); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	m := d.member
+	d.mu.Unlock()
+	if m == nil {
+		return nil
+	}
+	m.end(errDown)
+	select {
+	case <-m.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+var (
+	errDown     = errors.New("told to be down")
+	errRejoined = errors.New("joined anew")
+)
+
+func (d *Daemon) setDown(down bool) error {
+	file := filepath.Join(d.cfg.State, downFile)
+	var err error
+	if down {
+		err = os.WriteFile(file, nil, 0o600)
+	} else if err = os.Remove(file); errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	if err != nil {
+		return fmt.Errorf("daemon: %w", err)
+	}
+	d.mu.Lock()
+	d.down = down
+	d.mu.Unlock()
+	return nil
+}
+
+func (d *Daemon) poke() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run keeps the node on the mesh and the socket answering until ctx ends. It returns
+// after its last goroutine.
+func (d *Daemon) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var api chan error
+	if d.cfg.Socket != "" {
+		api = make(chan error, 1)
+		go func() { // ends with ctx, or when the socket cannot be had
+			api <- localapi.Serve(ctx, d.api())
+		}()
+	}
+	err := d.loop(ctx, api)
+	cancel()
+	if api != nil {
+		if e := <-api; err == nil {
+			err = e
+		}
+	}
+	return err
+}
+
+func (d *Daemon) loop(ctx context.Context, api chan error) error {
+	for {
+		d.mu.Lock()
+		st := d.state
+		up := st != nil && !d.down && d.problem == ""
+		d.mu.Unlock()
+		if !up {
+			select {
+			case <-ctx.Done():
+				return nil
+			case err := <-api:
+				api <- nil
+				return err
+			case <-d.wake:
+			}
+			continue
+		}
+		err := d.up(ctx, st, api)
+		switch {
+		case ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)):
+			return nil
+		case errors.Is(err, errDown), errors.Is(err, errRejoined):
+		case errors.Is(err, netmap.ErrRemoved), errors.Is(err, netmap.ErrExpired):
+			d.log.Error("off the mesh", "err", err)
+			d.mu.Lock()
+			d.problem = err.Error()
+			d.mu.Unlock()
+		default:
+			return err
+		}
+	}
+}
+
+// up is one stay on the mesh.
+func (d *Daemon) up(parent context.Context, st *netmap.State, api chan error) error {
+	ctx, end := context.WithCancelCause(parent)
+	defer end(nil)
+	m := &member{end: end, done: make(chan struct{})}
+	node, err := netnode.New(netnode.Config{
+		PrivateKey: st.WG, UDPPort: d.cfg.UDPPort, TUN: d.cfg.TUN, RunDir: d.cfg.RunDir, AdmitPorts: d.cfg.AdmitPorts,
+		EndpointsFile: filepath.Join(st.Dir, "endpoints.json"), Log: d.log, Loopback: d.cfg.Loopback,
+		OnEndpoints: func(eps []netip.AddrPort) { d.publish(m, eps) },
+	})
+	if err != nil {
+		return err
+	}
+	m.node = node
+	client, err := netmap.NewClient(netmap.ClientConfig{
+		State: st, Log: d.log,
+		OnMap: func(nm *netmap.Map) {
+			node.SetMap(nm)
+			if d.cfg.OnMap != nil {
+				d.cfg.OnMap(nm)
+			}
+		},
+		OnEndpoints: node.SetEndpoints,
+	})
+	if err != nil {
+		return errors.Join(err, node.Close())
+	}
+	d.mu.Lock()
+	m.client = client
+	d.member = m
+	eps := m.endpoints
+	d.mu.Unlock()
+	client.PublishEndpoints(eps)
+	if len(d.cfg.HostKeys) > 0 {
+		if err := m.client.PublishHostKeys(d.cfg.HostKeys); err != nil {
+			d.log.Error("host keys not published", "err", err)
+		}
+	}
+
+	var wg sync.WaitGroup
+	wg.Go(func() { // ends with ctx, or when the node is out of the mesh
+		if err := m.client.Run(ctx); err != nil {
+			end(err)
+		}
+	})
+	if d.cfg.Serve != nil {
+		wg.Go(func() { // ends with ctx
+			if err := d.cfg.Serve(ctx, node, m.client); err != nil {
+				end(err)
+			}
+		})
+	}
+	select {
+	case <-ctx.Done():
+	case err := <-api:
+		api <- nil
+		end(err)
+	}
+	wg.Wait()
+	d.mu.Lock()
+	d.member = nil
+	d.mu.Unlock()
+	if err := node.Close(); err != nil {
+		d.log.Error("node did not close", "err", err)
+	}
+	close(m.done)
+	return context.Cause(ctx)
+}
+
+// publish passes our endpoints on; those that come before there is a client are kept for it.
+func (d *Daemon) publish(m *member, eps []netip.AddrPort) {
+	d.mu.Lock()
+	m.endpoints = eps
+	c := m.client
+	d.mu.Unlock()
+	if c != nil {
+		c.PublishEndpoints(eps)
+	}
+}
+
+// current is the member, nil when the node is not up.
+func (d *Daemon) current() *member {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.member
+}
