@@ -44,7 +44,8 @@ type channel struct {
 	pty      *terminal // nil without one
 	started  bool
 
-	input atomic.Int64 // bytes received from the client
+	input atomic.Int64  // bytes received from the client
+	files chan struct{} // closed when the sftp server is over; nil without one
 
 	mu      sync.Mutex
 	prog    *program // nil until one runs
@@ -350,6 +351,9 @@ func (s *channel) hangup() {
 
 // wait waits for the program's output to be done with. The program itself may go on.
 func (s *channel) wait() {
+	if s.files != nil {
+		<-s.files
+	}
 	if prog := s.program(); prog != nil {
 		<-prog.drained
 	}

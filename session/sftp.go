@@ -74,7 +74,9 @@ func (s *channel) requestSFTP() bool {
 	srv := &sftpServer{s: s, home: s.c.acc.Home, handles: map[string]*sftpHandle{}, names: idNames{map[uint32]string{}, map[uint32]string{}}}
 	srv.r = bufio.NewReaderSize(countReader{s}, 64<<10)
 	srv.w = bufio.NewWriterSize(s.ch, 64<<10)
-	s.c.handlers.Go(func() {
+	s.files = make(chan struct{})
+	go func() { // ends with the channel; awaited by wait
+		defer close(s.files)
 		err := srv.serve()
 		exit := recording.Exit{}
 		if err != nil {
@@ -86,7 +88,7 @@ func (s *channel) requestSFTP() bool {
 			_ = s.ch.CloseWrite()
 		}
 		_ = s.ch.Close()
-	})
+	}()
 	return true
 }
 
@@ -588,13 +590,10 @@ func (v *sftpServer) open(id uint32, p payload) error {
 		return v.record(recording.File{Op: op, Path: name}, err)
 	}
 	h.file = os.NewFile(uintptr(fd), name)
-	// Whole only if it starts at the start: an upload that did not truncate may leave an
-	// old tail behind.
-	if !h.write || pflags&openTrunc != 0 || pflags&openExcl != 0 {
+	// Bytes read and written through one handle, or appended to what was there, are no
+	// file's content.
+	if h.read != h.write && !h.apend {
 		h.sum = sha256.New()
-	}
-	if h.read && h.write {
-		h.sum = nil
 	}
 	v.put(id, h)
 	return nil
@@ -676,8 +675,8 @@ func (h *sftpHandle) failed(err error) {
 	}
 }
 
-// close closes a handle and makes the event of what was moved through it. A download has
-// a sum only if it got to the end of the file.
+// close closes a handle and makes the event of what was moved through it. There is a sum
+// if the bytes went in order from the first, and the file now ends where they did.
 func (v *sftpServer) close(name string) error {
 	h := v.handles[name]
 	if h == nil {

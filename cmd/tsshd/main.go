@@ -1,0 +1,34 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"tssh/session"
+)
+
+func main() {
+	// First of all, and before anything is looked at: one of these is started for every
+	// SSH connection.
+	if len(os.Args) == 2 && os.Args[1] == "conn" {
+		os.Exit(session.Main(os.Stderr))
+	}
+	os.Exit(dispatch(os.Args[1:]))
+}
+
+func dispatch(args []string) int {
+	if len(args) == 0 {
+		fmt.Fprintln(os.Stderr, "usage: tsshd run --state DIR [--join-file FILE|-] [--hostname NAME] [--tun NAME | --userspace] [--udp-port N]")
+		return 2
+	}
+	switch args[0] {
+	case "run":
+		return runCommand(args[1:], os.Stdin, os.Stderr)
+	case "inetd":
+		return inetdCommand(args[1:], os.Stdin, os.Stdout, os.Stderr)
+	case "version", "--version":
+		fmt.Println("tsshd", version)
+		return 0
+	}
+	return explain(os.Stderr, fail("unknown command %q", args[0]).hint("tsshd run --state DIR"))
+}

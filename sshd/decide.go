@@ -1,0 +1,310 @@
+package sshd
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"strconv"
+	"time"
+
+	"tssh/policy"
+	"tssh/recording"
+	"tssh/recording/audit"
+	"tssh/session/control"
+	"tssh/session/launch"
+)
+
+// request is the question about a login, or with another ask about what is in it.
+func (l *link) request(a policy.Ask, src policy.Identity, user policy.LocalUser, uid uint32, target string) policy.Request {
+	return policy.Request{Ask: a, Src: src, SrcAddr: l.srcAddr, Dst: l.s.cfg.Self(), DstAddr: l.dstAddr, User: user, UID: uid, Target: target, Now: l.s.cfg.Now()}
+}
+
+// peer is who is at the address now; false when that is nobody, or another node.
+func (l *link) peer() (policy.Identity, bool) {
+	now, ok := l.s.cfg.WhoIs(l.srcAddr)
+	return now, ok && now.Valid() && now.ID == l.src.ID && now.Name == l.src.Name && now.User == l.src.User
+}
+
+// decide is the whole question of a login as an account: identity, policy, and what this
+// host cannot do yet. No words means yes.
+func (l *link) decide(user policy.LocalUser, uid uint32) (policy.Decision, string) {
+	src, ok := l.peer()
+	if !ok {
+		return policy.Decision{Rule: -1, Reason: "the peer is not the node it was"}, sayGone
+	}
+	d := policy.Evaluate(l.s.cfg.Policy(), l.request(policy.AskLogin, src, user, uid, ""))
+	switch {
+	case d.Verdict == policy.Check:
+		return d, sayCheck
+	case d.Verdict != policy.Accept:
+		return d, orElse(d.Say, sayDenied(user, l.s.cfg.Self().Name))
+	case d.EnforceRecorder && (len(d.Recorder) > 0 || l.s.cfg.SelfAttested):
+		return d, sayRecorder
+	}
+	return d, ""
+}
+
+// auth answers one attempt to log in. The admitted name and its account replace those of
+// an attempt before: begin is about the last.
+func (l *link) auth(b *control.AuthMsg) (*control.VerdictMsg, error) {
+	l.mu.Lock()
+	l.auths++
+	n := l.auths
+	l.grant = nil
+	l.mu.Unlock()
+	if n > maxAuths {
+		return nil, errors.Join(errProtocol, errors.New("too many attempts"))
+	}
+	g, d, say := l.admit(b.User)
+	if say != "" {
+		l.refused(clean(b.User, 256), d, say)
+		return &control.VerdictMsg{Say: say}, nil
+	}
+	l.mu.Lock()
+	l.grant = g
+	l.mu.Unlock()
+	return &control.VerdictMsg{OK: true}, nil
+}
+
+// nobody is the uid a question carries for an account that does not exist, so that only
+// whom the policy would admit learns that it does not.
+const nobody = math.MaxUint32
+
+func (l *link) admit(name string) (*grant, policy.Decision, string) {
+	user, err := policy.ParseLocalUser(name)
+	if err != nil {
+		return nil, policy.Decision{Rule: -1, Reason: err.Error()}, sayBadName
+	}
+	acc, err := l.s.cfg.Accounts.Lookup(context.Background(), string(user))
+	switch {
+	case errors.Is(err, launch.ErrNoAccount):
+		d, say := l.decide(user, nobody)
+		return nil, d, orElse(say, sayNoAccount(user))
+	case err != nil:
+		l.s.cfg.Log.Error("account", "as", user, "err", err)
+		return nil, policy.Decision{Rule: -1, Reason: err.Error()}, sayLookup
+	}
+	d, say := l.decide(user, acc.UID)
+	if say == "" && l.s.cfg.OwnUserOnly && acc.UID != uint32(os.Getuid()) {
+		say = sayOwnUser("")
+	}
+	if say == "" {
+		say = acc.Usable(l.s.cfg.Now())
+	}
+	if say == "" && l.s.cfg.Spool == nil {
+		say = sayNoSpool
+	}
+	return &grant{user, acc, d}, d, say
+}
+
+func (l *link) refused(user string, d policy.Decision, say string) {
+	l.s.cfg.Log.Info("login refused", "node", l.src.Name, "login", l.src.Who(), "as", user, "rule", ruleName(d), "reason", d.Reason)
+	l.s.audit(audit.Entry{Kind: "session.refuse", Who: l.src.Who(), Node: l.src.Name, LocalUser: user, Verdict: d.Verdict.String(), Rule: ruleName(d), Text: say, Extra: map[string]string{"reason": d.Reason}})
+}
+
+func ruleName(d policy.Decision) string {
+	if d.Section == "" || d.Rule < 0 {
+		return ""
+	}
+	return d.Section + "[" + strconv.Itoa(d.Rule) + "]"
+}
+
+// begin opens the session of the attempt that succeeded.
+func (l *link) begin(b *control.BeginMsg) (*control.GoMsg, *os.File, error) {
+	l.mu.Lock()
+	g := l.grant
+	if g == nil || string(g.user) != b.User {
+		l.mu.Unlock()
+		return nil, nil, errors.Join(errProtocol, fmt.Errorf("begin as %.64q, which was not admitted", b.User))
+	}
+	// Under the lock, so that a review either waits for this or is seen by it.
+	d, say := l.decide(g.user, g.account.UID)
+	if say == "" && !d.Same(g.decision) {
+		say = sayChanged
+	}
+	if say != "" {
+		l.mu.Unlock()
+		l.refused(b.User, d, say)
+		return &control.GoMsg{Say: say}, nil, nil
+	}
+	g.decision = d
+	l.client = clean(b.Client, 255)
+	l.began = l.s.cfg.Now()
+	token := make([]byte, 32)
+	if _, err := rand.Read(token); err != nil {
+		l.mu.Unlock()
+		return nil, nil, fmt.Errorf("token: %w", err)
+	}
+	l.token = sha256.Sum256(token)
+	rec, journal, err := l.record()
+	if err == nil {
+		l.rec = rec
+		l.state = control.Running
+		if err = l.saveStateLocked(); err != nil {
+			journal.Close()
+			l.rec, l.state = nil, control.Open
+			_ = rec.Finish(causeLost, "the host could not keep the state of the session")
+		}
+	}
+	l.mu.Unlock()
+	if err != nil {
+		l.s.cfg.Log.Error("recording", "node", l.src.Name, "as", g.user, "err", err)
+		say := sayNoSpool
+		if errors.Is(err, recording.ErrQuota) {
+			say = "your recordings that wait on this host have reached their limit; tell its administrator"
+		}
+		l.refused(b.User, d, say)
+		return &control.GoMsg{Say: say}, nil, nil
+	}
+	l.s.loggedIn(l)
+	l.s.cfg.Log.Info("session opened", "session", rec.ID(), "node", l.src.Name, "login", l.src.Who(), "as", g.user, "rule", ruleName(d), "pid", l.proc.pid)
+	l.s.audit(audit.Entry{Kind: "session.open", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(g.user), Session: rec.ID(), Verdict: d.Verdict.String(), Rule: ruleName(d), Text: l.client})
+	a := g.account
+	msg := &control.GoMsg{OK: true, Account: control.Account{Name: a.Name, UID: a.UID, GID: a.GID, Groups: a.Groups, Home: a.Home, Shell: a.Shell},
+		ID: rec.ID(), Start: l.began, Person: l.src.Who(), Node: l.src.Name, AcceptEnv: d.AcceptEnv}
+	if l.survive {
+		msg.Socket, msg.Token = l.s.socketPath(), token
+	}
+	return msg, journal, nil
+}
+
+// record opens the recording. Called with mu held.
+func (l *link) record() (*recording.Session, *os.File, error) {
+	self := l.s.cfg.Self()
+	g := l.grant
+	meta := recording.Meta{Version: 1, Start: l.began, Mesh: l.s.cfg.Mesh, Host: self.Name, HostID: self.ID, HostTags: tagWords(self.Tags),
+		Src: l.src.Name, SrcID: l.src.ID, SrcAddr: l.srcAddr.String(), Login: string(l.src.User), SrcTags: tagWords(l.src.Tags),
+		LocalUser: string(g.user), UID: g.account.UID, Rule: ruleName(g.decision), Client: l.client, SelfAttested: l.s.cfg.SelfAttested}
+	rec, err := l.s.cfg.Spool.Begin(meta)
+	if err != nil {
+		return nil, nil, err
+	}
+	f, err := rec.JournalFile()
+	if err != nil {
+		_ = rec.Finish(causeLost, "the journal could not be opened")
+		return nil, nil, err
+	}
+	return rec, f, nil
+}
+
+func tagWords(tags []policy.Tag) []string {
+	var out []string
+	for _, t := range tags {
+		out = append(out, string(t))
+	}
+	return out
+}
+
+// ask answers for a channel, a subsystem, a forward.
+func (l *link) ask(b *control.AskMsg) *control.AnswerMsg {
+	l.mu.Lock()
+	say := l.askLocked(b)
+	l.mu.Unlock()
+	if say != "" {
+		l.s.cfg.Log.Info("refused", "session", l.rec.ID(), "what", b.Kind, "target", clean(b.Target, 256), "say", say)
+		l.s.audit(audit.Entry{Kind: "session.channel", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(l.grant.user), Session: l.rec.ID(), Verdict: "deny", Text: clean(b.Kind+" "+b.Target, 512)})
+	}
+	return &control.AnswerMsg{OK: say == "", Say: say}
+}
+
+func (l *link) askLocked(b *control.AskMsg) string {
+	n := 0
+	for _, a := range l.asks {
+		n += len(a)
+	}
+	if l.revoked != nil {
+		return sayRevoked
+	}
+	if n >= l.s.cfg.Limits.AsksPerConn {
+		return sayTooMany
+	}
+	if b.Kind == "sftp" && !launch.LoginShell(l.grant.account.Shell) {
+		return sayNoSFTP
+	}
+	if say := l.may(ask{b.Kind, b.Target}); say != "" {
+		return say
+	}
+	if b.Channel != 0 {
+		l.asks[b.Channel] = append(l.asks[b.Channel], ask{b.Kind, b.Target})
+		l.saveLocked()
+	}
+	return ""
+}
+
+// may evaluates one more thing. Called with mu held.
+func (l *link) may(a ask) string {
+	src, ok := l.peer()
+	if !ok {
+		return sayGone
+	}
+	d := policy.Evaluate(l.s.cfg.Policy(), l.request(control.KindAsk(a.Kind), src, l.grant.user, l.grant.account.UID, a.Target))
+	if d.Verdict != policy.Accept {
+		return orElse(d.Say, sayChannelRevoked)
+	}
+	return ""
+}
+
+// review evaluates everything open on the link anew, and ends what no longer holds.
+func (l *link) review() {
+	l.mu.Lock()
+	if l.state != control.Running || l.revoked != nil {
+		l.mu.Unlock()
+		return
+	}
+	d, say := l.decide(l.grant.user, l.grant.account.UID)
+	if say == "" && !d.Same(l.grant.decision) {
+		say = sayChanged
+	} else if say != "" && say != sayGone {
+		say = sayRevoked + ": " + say
+	}
+	if say == "" {
+		for ch, asks := range l.asks {
+			for _, a := range asks {
+				if no := l.may(a); no != "" && l.ctl != nil {
+					_ = l.ctl.Send(control.Message{Type: control.Revoke, Body: &control.RevokeMsg{Channel: ch, Cause: causeRevoked, Say: no}}, nil)
+				}
+			}
+		}
+	}
+	l.mu.Unlock()
+	if say != "" {
+		l.revoke(causeRevoked, say)
+	}
+}
+
+// obeyTime is what a connection process gets to end itself.
+const obeyTime = 2 * time.Second
+
+// revoke ends the connection: the process is told, and made to.
+func (l *link) revoke(cause, say string) {
+	l.mu.Lock()
+	if l.revoked != nil || l.rec == nil || l.state == control.Ended {
+		l.mu.Unlock()
+		return
+	}
+	l.revoked = &control.RevokeMsg{Cause: cause, Say: say}
+	ctl, rec := l.ctl, l.rec
+	msg := *l.revoked
+	l.mu.Unlock()
+	if ctl != nil {
+		go func() { // ends with the socket, which a full buffer cannot outlive: the process is killed
+			_ = ctl.Send(control.Message{Type: control.Revoke, Body: &msg}, nil)
+		}()
+	}
+	_ = rec.Note(cause, say)
+	l.s.cfg.Log.Info("session revoked", "session", rec.ID(), "node", l.src.Name, "as", l.grant.user, "say", say)
+	l.s.audit(audit.Entry{Kind: "session.revoke", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(l.grant.user), Session: rec.ID(), Verdict: cause, Text: say})
+	l.s.wg.Add(1)
+	go func() { // ends with the process
+		defer l.s.wg.Done()
+		select {
+		case <-l.over:
+		case <-time.After(obeyTime):
+			l.proc.kill(true)
+		}
+	}()
+}

@@ -1,0 +1,57 @@
+// Package sshd is the monitor: it accepts connections from the mesh, knows who is at the
+// other end, starts one connection process for each, and decides everything that process
+// may do. It never parses SSH.
+//
+//	listener --accept--> WhoIs(exact address) --limits--> conn process (fd 3 socket, fd 4 control)
+//	                                                        |  hello, sign, auth, begin, ask, ...
+//	policy.Evaluate <-- Request{Src, SrcAddr, User, UID} <--+
+//	      |                                                 |
+//	      +--> grant: account, recording, token ------------+
+//
+//	Changed --> every grant and every open channel evaluated again --> revoke
+//
+// # Trust boundary
+//
+// A connection process is hostile from its first byte: it is fed by the network, and
+// after login it is the user. What it says is checked against session/control's table,
+// counted, and never used for more than the question it is. The identity is the one of
+// the address the kernel reported at accept time; it is looked up again for every
+// question, and must still be the same node. The account is looked up once, and its uid
+// is in the request that is evaluated and is the one dropped to.
+//
+// Nothing is admitted without an identity, a policy, a recording; a policy's "check", and
+// a recorder that a rule insists on, are refused in words until this host can do them.
+//
+// # Revocation
+//
+// On every change (and every half minute, should a signal be lost) each connection's
+// login and each of its open channels are evaluated anew. What is not accepted any more,
+// or not with the same rights, is ended: conn tells the person why and closes; if it has
+// not ended after two seconds, it and everything it started are killed. Widening rights
+// ends nothing: a decision that differs is another decision, so a rule that moved in the
+// file but says the same keeps its sessions.
+//
+// # Life of a connection
+//
+//	accepted --hello--> greeting --auth, begin--> running --done or exit--> finished
+//	     \----------- limits, grace, refusal ------------------^
+//
+// # Surviving the daemon
+//
+// A connection on a kernel TCP socket goes on when the daemon stops. For each there is a
+// root-only file RunDir/conns/ID.json, replaced atomically:
+//
+//	{"version":1,"id":ID,"pid":N,"start":TICKS,"token":SHA-256 of the token,
+//	 "user":NAME,"uid":N,"gid":N,"src_id":ID,"src_addr":ADDR,"dst_addr":ADDR,
+//	 "remote":"ADDR:PORT","local":"ADDR:PORT","client":TEXT,"began":TIME,
+//	 "accept_env":[],"recorder":[],"enforce":BOOL,"section":TEXT,"rule":N,
+//	 "asks":[{"channel":N,"kind":TEXT,"target":TEXT}],"ttys":{"N":"/dev/pts/N"}}
+//
+// START is field 22 of /proc/PID/stat, so that a number that was given out again is not
+// taken for the process it was. A new monitor takes over every file whose process lives,
+// evaluates it at once, and waits on RunDir/resume.sock, a SOCK_SEQPACKET socket anybody
+// may connect to: what counts there is the token, which only the connection process
+// holds, together with its pid, uid (SO_PEERCRED) and start. Files without a process are
+// finished as lost. The policy and the netmap must be loaded before Serve is called: what
+// has no policy then is ended, like at any other time.
+package sshd

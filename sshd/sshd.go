@@ -1,0 +1,321 @@
+package sshd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	gossh "golang.org/x/crypto/ssh"
+
+	"tssh/policy"
+	"tssh/recording"
+	"tssh/recording/audit"
+	"tssh/session/launch"
+)
+
+// Limits bounds what peers may use up. A zero field takes the default.
+type Limits struct {
+	LoginGrace        time.Duration // from accept to login: 30 s
+	Handshakes        int           // connections not logged in yet, of all peers: 100
+	HandshakesPerPeer int           // of one peer: 20
+	Conns             int           // connections of all peers: 2000
+	ConnsPerPeer      int           // of one peer: 200
+	SessionsPerConn   int           // channels open at once on a connection: 64
+	AsksPerConn       int           // granted and not yet gone: 1024
+	Linger            time.Duration // without a monitor a connection goes on for: 10 min
+}
+
+func (l Limits) withDefaults() Limits {
+	def := func(v *int, d int) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	def(&l.Handshakes, 100)
+	def(&l.HandshakesPerPeer, 20)
+	def(&l.Conns, 2000)
+	def(&l.ConnsPerPeer, 200)
+	def(&l.SessionsPerConn, 64)
+	def(&l.AsksPerConn, 1024)
+	if l.LoginGrace <= 0 {
+		l.LoginGrace = 30 * time.Second
+	}
+	if l.Linger <= 0 {
+		l.Linger = 10 * time.Minute
+	}
+	return l
+}
+
+// Config is what a Server is made of.
+type Config struct {
+	Self         func() policy.Identity                   // this host, as the mesh has it now
+	WhoIs        func(netip.Addr) (policy.Identity, bool) // the node whose own address this is, exactly
+	Policy       func() *policy.Policy                    // nil: nobody may do anything
+	Changed      <-chan struct{}                          // policy or netmap changed; nil: never
+	HostSigners  []gossh.Signer                           // host keys; they stay in this process
+	Spool        *recording.Spool                         // nil: no session
+	ConnCommand  []string                                 // starts a connection process: {"/proc/self/exe", "conn"}
+	RunDir       string                                   // state of open connections, and the socket they come back to
+	Audit        func(audit.Entry)                        // nil: nothing is audited
+	Limits       Limits                                   //
+	Log          *slog.Logger                             // nil: slog.Default()
+	Mesh         string                                   // its name, for the recording
+	SelfAttested bool                                     // this process has the uid of its sessions
+	OwnUserOnly  bool                                     // not root: only the own uid can be logged in to
+	Accounts     launch.Accounts                          // where accounts are looked up
+	Utmp, Wtmp   string                                   // login records; "" means the system's
+	Now          func() time.Time                         // nil: time.Now
+}
+
+// Server is the monitor.
+type Server struct {
+	cfg    Config
+	logins *launch.Logins
+	mesh   string
+
+	mu         sync.Mutex
+	links      map[*link]struct{}
+	handshakes int
+	byPeer     map[netip.Addr]*usage
+	watchers   int // Serve and ServeConn calls that are on; the first one watches
+	stopWatch  context.CancelFunc
+	watchDone  chan struct{}
+
+	wg sync.WaitGroup // one for each link, and its helpers
+}
+
+// usage is what one peer has open.
+type usage struct{ conns, handshakes int }
+
+// New checks the configuration and makes the run directory.
+func New(cfg Config) (*Server, error) {
+	switch {
+	case cfg.Self == nil || cfg.WhoIs == nil || cfg.Policy == nil:
+		return nil, errors.New("sshd: Self, WhoIs and Policy are needed")
+	case len(cfg.HostSigners) == 0:
+		return nil, errors.New("sshd: no host key")
+	case len(cfg.ConnCommand) == 0:
+		return nil, errors.New("sshd: no command for connection processes")
+	case !filepath.IsAbs(cfg.RunDir):
+		return nil, fmt.Errorf("sshd: run directory %q is not absolute", cfg.RunDir)
+	case os.Getuid() != 0 && !cfg.OwnUserOnly:
+		return nil, errors.New("sshd: without root only the own user can be served")
+	}
+	cfg.Limits = cfg.Limits.withDefaults()
+	if cfg.Audit == nil {
+		cfg.Audit = func(audit.Entry) {}
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	s := &Server{cfg: cfg, links: map[*link]struct{}{}, byPeer: map[netip.Addr]*usage{}}
+	if !cfg.OwnUserOnly {
+		s.logins = &launch.Logins{Utmp: orElse(cfg.Utmp, "/run/utmp"), Wtmp: orElse(cfg.Wtmp, "/var/log/wtmp")}
+	}
+	// Others may pass through to the socket; what is in conns is root's alone.
+	if err := os.MkdirAll(s.connsDir(), 0o700); err != nil {
+		return nil, fmt.Errorf("sshd: %w", err)
+	}
+	mode := os.FileMode(0o711)
+	if cfg.OwnUserOnly {
+		mode = 0o700
+	}
+	if err := os.Chmod(cfg.RunDir, mode); err != nil {
+		return nil, fmt.Errorf("sshd: %w", err)
+	}
+	return s, nil
+}
+
+func orElse(s, d string) string {
+	if s == "" {
+		return d
+	}
+	return s
+}
+
+// Serve takes over the connections of the monitor before, accepts new ones until ctx
+// ends, and returns after its last goroutine. Connections on kernel sockets go on then;
+// others are ended.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s.watch()
+	defer s.unwatch()
+	back, err := s.recover(ctx)
+	if err != nil {
+		l.Close()
+		return err
+	}
+	defer back.Wait()
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
+	err = s.accept(ctx, l)
+	cancel()
+	s.detachAll()
+	s.wg.Wait()
+	return err
+}
+
+func (s *Server) accept(ctx context.Context, l net.Listener) error {
+	pause := 5 * time.Millisecond
+	for {
+		c, err := l.Accept()
+		if ctx.Err() != nil {
+			if err == nil {
+				c.Close()
+			}
+			return nil
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return fmt.Errorf("sshd: accept: %w", err)
+		}
+		if err != nil {
+			// Out of descriptors, or a connection that was gone before it was here.
+			s.cfg.Log.Warn("accept", "err", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(pause):
+			}
+			pause = min(2*pause, time.Second)
+			continue
+		}
+		pause = 5 * time.Millisecond
+		s.wg.Go(func() { s.handle(c) })
+	}
+}
+
+// ServeConn serves one connection and returns when it is over.
+func (s *Server) ServeConn(ctx context.Context, c net.Conn) error {
+	s.watch()
+	defer s.unwatch()
+	done := make(chan struct{})
+	s.wg.Add(1)
+	go func() { // ends with the connection
+		defer s.wg.Done()
+		defer close(done)
+		s.handle(c)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		s.detachAll()
+		<-done
+		return ctx.Err()
+	}
+}
+
+// reviewEvery evaluates all that is open even without a change: an expiry is not always
+// a change, and a signal may be lost.
+const reviewEvery = 30 * time.Second
+
+func (s *Server) watch() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watchers++
+	if s.watchers > 1 {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	s.stopWatch, s.watchDone = cancel, done
+	go func() { // ends with the last Serve or ServeConn
+		defer close(done)
+		tick := time.NewTicker(reviewEvery)
+		defer tick.Stop()
+		changed := s.cfg.Changed
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case _, ok := <-changed:
+				if !ok {
+					changed = nil
+				}
+			case <-tick.C:
+			}
+			s.review()
+		}
+	}()
+}
+
+func (s *Server) unwatch() {
+	s.mu.Lock()
+	s.watchers--
+	last := s.watchers == 0
+	stop, done := s.stopWatch, s.watchDone
+	s.mu.Unlock()
+	if last {
+		stop()
+		<-done
+	}
+}
+
+// Session is one logged-in connection.
+type Session struct {
+	ID        string
+	Peer      netip.Addr
+	Node      string // the peer's name
+	Login     string // the person, or the tags of a machine
+	LocalUser policy.LocalUser
+	Start     time.Time
+	PID       int
+	Channels  int
+	Away      bool // of a former monitor, and not back yet
+}
+
+// Sessions lists the connections that are logged in.
+func (s *Server) Sessions() []Session {
+	var out []Session
+	for _, l := range s.all() {
+		if v, ok := l.view(); ok {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// Terminate ends a session; why is what the person reads.
+func (s *Server) Terminate(id, why string) error {
+	for _, l := range s.all() {
+		if v, ok := l.view(); ok && v.ID == id {
+			l.revoke(causeTerminated, why)
+			return nil
+		}
+	}
+	return fmt.Errorf("sshd: no session %q", id)
+}
+
+func (s *Server) all() []*link {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*link, 0, len(s.links))
+	for l := range s.links {
+		out = append(out, l)
+	}
+	return out
+}
+
+// review evaluates everything open anew.
+func (s *Server) review() {
+	for _, l := range s.all() {
+		l.review()
+	}
+}
+
+// detachAll lets go of every connection: those that can go on do, the others end.
+func (s *Server) detachAll() {
+	for _, l := range s.all() {
+		l.detach()
+	}
+}

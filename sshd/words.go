@@ -1,0 +1,42 @@
+package sshd
+
+import "tssh/policy"
+
+// Causes of an end by this package, for End events and the audit log.
+const (
+	causeRevoked    = "revoked"
+	causeTerminated = "terminated"
+	causeLost       = "lost"
+)
+
+// Words for people. None names other people, rules, or accounts that the person may not
+// know of.
+const (
+	sayTooManyConns   = "too many connections from your machine to this host are open already"
+	sayTooManyLogins  = "too many logins from your machine are under way at this moment; try again in a few seconds"
+	sayBusy           = "this host is busy with too many logins at this moment; try again in a few seconds"
+	sayBadName        = "that is not a name that an account can have"
+	sayLookup         = "this host cannot look accounts up at the moment; try again, or tell its administrator"
+	sayCheck          = "this login needs you to sign in again first, and this host cannot ask for that yet"
+	sayRecorder       = "the rule for this login insists on a recorder, and this host cannot reach one yet"
+	sayNoSpool        = "this host cannot record sessions at the moment, and starts none without; tell its administrator"
+	sayGone           = "your machine is not part of the mesh any more"
+	sayRevoked        = "your access to this host was taken back"
+	sayChanged        = "the rule for this login changed; connect again"
+	sayChannelRevoked = "this is not allowed any more"
+	sayTooMany        = "too many things are open on this connection"
+	sayNoSFTP         = "this account has no shell that file transfer could be served for"
+	sayMonitorChanged = "this connection is not known to the host's daemon any more"
+)
+
+func sayOwnUser(name string) string {
+	return "this host runs without root and serves only its own account" + name
+}
+
+func sayNoAccount(user policy.LocalUser) string {
+	return "there is no account " + string(user) + " on this host"
+}
+
+func sayDenied(user policy.LocalUser, host string) string {
+	return "you may not log in as " + string(user) + " on " + host
+}
