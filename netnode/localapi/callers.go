@@ -2,7 +2,6 @@ package localapi
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -15,8 +14,9 @@ type callers struct {
 	*net.UnixListener
 	log *slog.Logger
 
-	mu   sync.Mutex
-	open map[int]int // by uid
+	mu       sync.Mutex
+	open     map[int]int // by uid
+	refusing int
 }
 
 // callConn is a connection with the kernel's word on who made it.
@@ -45,7 +45,7 @@ func (l *callers) Accept() (net.Conn, error) {
 		}
 		if !l.take(uid) {
 			l.log.Warn("local caller has too many connections", "uid", uid, "limit", maxCalls)
-			refuse(c)
+			l.refuse(c)
 			continue
 		}
 		return &callConn{UnixConn: c, uid: uid, release: sync.OnceFunc(func() { l.give(uid) })}, nil
@@ -70,11 +70,30 @@ func (l *callers) give(uid int) {
 	}
 }
 
-// refuse answers without having read anything; the answer fits the socket's buffer, so
-// the accept loop does not wait.
-func refuse(c *net.UnixConn) {
-	body := fmt.Sprintf(`{"code":%q,"error":"too many open connections to this node (%d)"}`, CodeLimit, maxCalls)
-	c.SetDeadline(time.Now().Add(time.Second))
-	io.WriteString(c, fmt.Sprintf("HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
-	c.Close()
+// refuse answers one call. The few refusals at a time read the request first, since a
+// client that is still writing would miss an answer; the rest are just closed. It does not
+// wait; each ends within a second.
+func (l *callers) refuse(c *net.UnixConn) {
+	l.mu.Lock()
+	busy := l.refusing >= maxRefusing
+	if !busy {
+		l.refusing++
+	}
+	l.mu.Unlock()
+	if busy {
+		c.Close()
+		return
+	}
+	go func() {
+		defer func() {
+			c.Close()
+			l.mu.Lock()
+			l.refusing--
+			l.mu.Unlock()
+		}()
+		c.SetDeadline(time.Now().Add(time.Second))
+		c.Read(make([]byte, maxHeader))
+		body := fmt.Sprintf(`{"code":%q,"error":"too many open connections to this node (%d)"}`, CodeLimit, maxCalls)
+		fmt.Fprintf(c, "HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	}()
 }

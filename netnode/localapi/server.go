@@ -22,6 +22,7 @@ const (
 	maxBody     = 64 << 10
 	maxName     = 255
 	maxCalls    = 512 // connections of one uid at a time, streams included
+	maxRefusing = 16  // refused connections that get an answer at a time
 	callTimeout = 30 * time.Second
 	joinTimeout = 2 * time.Minute
 	protocol    = "tssh-raw" // the Upgrade token of a dial
@@ -30,7 +31,7 @@ const (
 // Config is a Server's. A func that is nil answers "unsupported". Funcs return *Error for
 // what the caller should read; any other error becomes "internal", with its words in the log only.
 type Config struct {
-	Path      string // of the socket
+	Path      string // of the socket; SystemPath for the daemon of the whole machine
 	OwnerUID  int    // who may dial besides root; -1 is nobody
 	Userspace bool   // the owner's own node: the owner may also join, up and down, and no other uid may connect
 	Log       *slog.Logger
@@ -213,7 +214,8 @@ func (s *server) status(ctx context.Context, r *http.Request) (any, error) {
 		return nil, err
 	}
 	c := s.class(caller(r))
-	st.MayDial, st.MayManage, st.Userspace = c >= owner, c >= manager, s.cfg.Userspace
+	// With a kernel TUN everybody dials for themselves, without this socket.
+	st.MayDial, st.MayManage = c >= owner || !st.Userspace, c >= manager
 	return st, nil
 }
 

@@ -123,7 +123,9 @@ func full(t *testing.T) Config {
 	return Config{
 		OwnerUID: -1,
 		Log:      slog.New(slog.DiscardHandler),
-		Status:   func(context.Context) (Status, error) { return Status{State: StateRunning, Mesh: "lab"}, nil },
+		Status: func(context.Context) (Status, error) {
+			return Status{State: StateRunning, Mesh: "lab", Userspace: true}, nil
+		},
 		WhoIs: func(_ context.Context, a netip.Addr) (Node, error) {
 			if a != netip.MustParseAddr("100.64.0.2") {
 				return Node{}, Errorf(CodeNotFound, "nobody is at %s", a)
