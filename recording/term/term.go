@@ -56,6 +56,10 @@ const (
 
 // Term is a screen and what it takes to change it. It is not safe for concurrent use.
 type Term struct {
+	// Scrolled is called with each line that leaves the top of the main screen, or is
+	// cleared from it, for transcripts. May be nil.
+	Scrolled func(line string)
+
 	cols, rows int
 	main, alt  *screen // alt is made when it is first shown, and empty whenever it is shown again
 	cur        *screen // one of the two
@@ -252,6 +256,9 @@ func (t *Term) plain(b []byte) int {
 func (t *Term) lineFeed() {
 	switch {
 	case t.cursor.y == t.bot:
+		if t.top == 0 && t.Scrolled != nil && t.cur == t.main {
+			t.Scrolled(t.Line(0))
+		}
 		t.cur.scroll(t.top, t.bot, 1, t.cursor.pen)
 	case t.cursor.y < t.rows-1:
 		t.cursor.y++
@@ -317,6 +324,15 @@ func (t *Term) showAlt(on bool) {
 }
 
 func (t *Term) clear(s *screen) {
+	if t.Scrolled != nil && s == t.main {
+		lines := t.Text()
+		for len(lines) > 0 && lines[len(lines)-1] == "" {
+			lines = lines[:len(lines)-1]
+		}
+		for _, line := range lines {
+			t.Scrolled(line)
+		}
+	}
 	for _, row := range s.rows {
 		fill(row, t.cursor.pen)
 	}
