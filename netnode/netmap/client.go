@@ -397,3 +397,6 @@ func (k *Client) explain(err error) (Phase, string) {
 	}
 	return PhaseConnecting, "the hub at " + k.c.State.Hub + " cannot be reached: " + plain(err.Error())
 }
+
+// Dir is the node's state folder.
+func (k *Client) Dir() string { return k.c.State.Dir }
