@@ -204,6 +204,9 @@ func (s *Spool) adopt(id string) (_ *Session, err error) {
 	x.short = jst.Size() < x.read // a power loss: the frames were durable, the journal was not
 	if !x.w.final {
 		x.noteLocked("adopted", adoptedWords(size-at.off))
+		if err = x.settleLocked(true); err != nil {
+			return nil, err
+		}
 	}
 	s.enlist(x)
 	return x, nil

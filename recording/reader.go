@@ -158,7 +158,7 @@ func (f *Reader) fromIndex() bool {
 		return false
 	}
 	h, payload, err := readBlock(f.r, off, f.size)
-	if err != nil || h.typ != blockIndex {
+	if err != nil || h.typ != blockIndex || h.raw == 0 {
 		return false
 	}
 	raw, err := decompress(f.dec, h, payload)
@@ -187,7 +187,12 @@ func (f *Reader) scan() error {
 		case blockFrame:
 			f.frames = append(f.frames, frameInfo(h, f.end))
 		case blockIndex:
-			f.complete = true
+			trailer := make([]byte, trailerSize)
+			end := f.end + headerSize + int64(h.stored)
+			if n, _ := f.r.ReadAt(trailer, end); n == trailerSize && isTrailer(trailer, f.end) && f.size == end+int64(trailerSize) {
+				f.complete, f.lastSeq, f.end = true, h.seq, f.size
+				return nil
+			}
 		}
 		f.lastSeq = h.seq
 		f.end += headerSize + int64(h.stored)
