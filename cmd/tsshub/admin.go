@@ -1,0 +1,368 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"tssh/netnode/coord"
+	"tssh/recording/audit"
+)
+
+// verbs are the administrator's commands.
+func (c *cli) verbs() map[string]verb {
+	var role, since string
+	var key coord.KeyRequest
+	return map[string]verb{
+		"status": {run: func([]string) error { return c.status() }},
+		"user add": {min: 1, max: 1, flags: func(fs *flag.FlagSet) { fs.StringVar(&role, "role", "", "") },
+			run: func(a []string) error { return c.userAdd(a[0], role) }},
+		"user list":   {run: func([]string) error { return c.userList() }},
+		"user remove": {min: 1, max: 1, run: func(a []string) error { return c.userRemove(a[0]) }},
+		"key create": {flags: func(fs *flag.FlagSet) {
+			fs.StringVar(&key.User, "user", "", "")
+			fs.Func("tag", "", func(s string) error { key.Tags = append(key.Tags, strings.Split(s, ",")...); return nil })
+			fs.BoolVar(&key.Reusable, "reusable", false, "")
+			fs.BoolVar(&key.Ephemeral, "ephemeral", false, "")
+			fs.Func("expiry", "", func(s string) (err error) { key.Expiry, err = parseDuration(s); return err })
+		}, run: func([]string) error { return c.keyCreate(key) }},
+		"key list":    {run: func([]string) error { return c.keyList() }},
+		"key revoke":  {min: 1, max: 1, run: func(a []string) error { return c.name(coord.AdminKeyRevoke, a[0], "key %s no longer lets anybody in") }},
+		"node list":   {run: func([]string) error { return c.nodeList() }},
+		"node expire": {min: 1, max: 1, run: func(a []string) error { return c.name(coord.AdminNodeExpire, a[0], "node %s has to join again") }},
+		"node remove": {min: 1, max: 1, run: func(a []string) error { return c.name(coord.AdminNodeRemove, a[0], "node %s is removed") }},
+		"policy get":  {run: func([]string) error { return c.policyGet() }},
+		"policy set":  {min: 1, max: 1, run: func(a []string) error { return c.policySet(a[0]) }},
+		"policy check": {min: 1, max: 1, run: func(a []string) error {
+			return c.policyCheck(a[0])
+		}},
+		"audit": {flags: func(fs *flag.FlagSet) { fs.StringVar(&since, "since", "", "") },
+			run: func([]string) error { return c.audit(since) }},
+	}
+}
+
+func (c *cli) printJSON(v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(c.out, "%s\n", b)
+	return err
+}
+
+// table prints rows with aligned columns, cells made safe for a terminal.
+func (c *cli) table(head string, rows [][]string) error {
+	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, strings.ReplaceAll(head, " ", "\t"))
+	for _, r := range rows {
+		for i := range r {
+			r[i] = printable(r[i])
+			if r[i] == "" {
+				r[i] = "-"
+			}
+		}
+		fmt.Fprintln(w, strings.Join(r, "\t"))
+	}
+	return w.Flush()
+}
+
+func (c *cli) status() error {
+	var s coord.StatusInfo
+	if err := c.get(coord.AdminStatus, &s); err != nil {
+		return err
+	}
+	if c.json {
+		return c.printJSON(s)
+	}
+	_, err := fmt.Fprintf(c.out, "mesh      %s (%s, %s)\nhub       https://%s\npin       %s\nrevision  %d\nnodes     %d, %d connected\npeople    %d\n",
+		s.Mesh, s.Range4, s.Range6, s.Host, s.Pin, s.Revision, s.Nodes, s.Online, s.Users)
+	return err
+}
+
+func (c *cli) userAdd(login, role string) error {
+	var u coord.UserInfo
+	if err := c.post(coord.AdminUserAdd, coord.UserRequest{Login: login, Role: role}, &u); err != nil {
+		return err
+	}
+	if c.json {
+		return c.printJSON(u)
+	}
+	_, err := fmt.Fprintf(c.out, "%s is in the mesh as %s\n", printable(u.Login), u.Role)
+	return err
+}
+
+func (c *cli) userList() error {
+	us := []coord.UserInfo{}
+	if err := c.get(coord.AdminUserList, &us); err != nil {
+		return err
+	}
+	if c.json {
+		return c.printJSON(us)
+	}
+	var rows [][]string
+	for _, u := range us {
+		rows = append(rows, []string{u.Login, u.Role, fmt.Sprint(u.Nodes)})
+	}
+	return c.table("LOGIN ROLE NODES", rows)
+}
+
+func (c *cli) userRemove(login string) error {
+	var r coord.UserRemoved
+	if err := c.post(coord.AdminUserRemove, coord.UserRequest{Login: login}, &r); err != nil {
+		return err
+	}
+	if c.json {
+		return c.printJSON(r)
+	}
+	_, err := fmt.Fprintf(c.out, "%s is removed, and %d nodes with them\n", printable(r.Login), r.Nodes)
+	return err
+}
+
+// keyCreate prints the token and nothing else, so that it can go into a file.
+func (c *cli) keyCreate(r coord.KeyRequest) error {
+	var k coord.KeyInfo
+	if err := c.post(coord.AdminKeyCreate, r, &k); err != nil {
+		return err
+	}
+	if c.json {
+		return c.printJSON(k)
+	}
+	_, err := fmt.Fprintln(c.out, k.Token)
+	return err
+}
+
+func (c *cli) keyList() error {
+	ks := []coord.KeyInfo{}
+	if err := c.get(coord.AdminKeyList, &ks); err != nil {
+		return err
+	}
+	if c.json {
+		return c.printJSON(ks)
+	}
+	var rows [][]string
+	for _, k := range ks {
+		var kind []string
+		if k.Reusable {
+			kind = append(kind, "reusable")
+		}
+		if k.Ephemeral {
+			kind = append(kind, "ephemeral")
+		}
+		rows = append(rows, []string{k.ID, k.User + strings.Join(k.Tags, ","), strings.Join(kind, ","), when(k.Expires), fmt.Sprint(k.Uses)})
+	}
+	return c.table("ID FOR KIND EXPIRES USES", rows)
+}
+
+func (c *cli) nodeList() error {
+	ns := []coord.NodeInfo{}
+	if err := c.get(coord.AdminNodeList, &ns); err != nil {
+		return err
+	}
+	if c.json {
+		return c.printJSON(ns)
+	}
+	var rows [][]string
+	for _, n := range ns {
+		var addrs []string
+		for _, a := range n.Addresses {
+			addrs = append(addrs, a.String())
+		}
+		state := "last seen " + when(n.Seen)
+		switch {
+		case n.Expired:
+			state = "expired"
+		case n.Online:
+			state = "connected"
+		}
+		rows = append(rows, []string{n.Name, n.User + strings.Join(n.Tags, ","), strings.Join(addrs, " "), state, when(n.Expires)})
+	}
+	return c.table("NAME OWNER ADDRESSES STATE EXPIRES", rows)
+}
+
+// name is a verb whose one argument names something.
+func (c *cli) name(path, name, done string) error {
+	var r coord.NameRequest
+	if err := c.post(path, coord.NameRequest{Name: name}, &r); err != nil {
+		return err
+	}
+	if c.json {
+		return c.printJSON(r)
+	}
+	_, err := fmt.Fprintf(c.out, done+"\n", printable(name))
+	return err
+}
+
+func (c *cli) policyGet() error {
+	var p coord.PolicyInfo
+	if err := c.get(coord.AdminPolicyGet, &p); err != nil {
+		return err
+	}
+	if c.json {
+		return c.printJSON(p)
+	}
+	for _, w := range p.Warnings {
+		fmt.Fprintln(c.err, printable(w))
+	}
+	_, err := io.WriteString(c.out, p.Text)
+	return err
+}
+
+// policyFile reads what is to be the policy; - is standard input.
+func (c *cli) policyFile(name string) (coord.PolicyRequest, error) {
+	var b []byte
+	var err error
+	if name == "-" {
+		name = "stdin"
+		b, err = io.ReadAll(io.LimitReader(c.in, 1<<20))
+	} else {
+		b, err = os.ReadFile(name)
+	}
+	if err != nil {
+		return coord.PolicyRequest{}, errFile("the policy", name, err)
+	}
+	return coord.PolicyRequest{Name: name, Text: string(b)}, nil
+}
+
+func (c *cli) policyTry(path, name string) (coord.CheckResult, error) {
+	var r coord.CheckResult
+	req, err := c.policyFile(name)
+	if err != nil {
+		return r, err
+	}
+	if err := c.post(path, req, &r); err != nil {
+		return r, err
+	}
+	if c.json {
+		if err := c.printJSON(r); err != nil {
+			return r, err
+		}
+	}
+	for _, w := range r.Warnings {
+		fmt.Fprintln(c.err, printable(w))
+	}
+	if !r.OK {
+		return r, problems(r.Problems)
+	}
+	return r, nil
+}
+
+func (c *cli) policySet(name string) error {
+	r, err := c.policyTry(coord.AdminPolicySet, name)
+	if err != nil || c.json {
+		return err
+	}
+	_, err = fmt.Fprintf(c.out, "the policy is in force, revision %d\n", r.Rev)
+	return err
+}
+
+func (c *cli) policyCheck(name string) error {
+	_, err := c.policyTry(coord.AdminPolicyTry, name)
+	return err
+}
+
+func (c *cli) audit(since string) error {
+	q := url.Values{}
+	if since != "" {
+		t, err := parseSince(since, time.Now())
+		if err != nil {
+			return err
+		}
+		q.Set("since", t.Format(time.RFC3339))
+	}
+	resp, err := c.ask(http.MethodGet, coord.AdminAudit+"?"+q.Encode(), nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return decode(resp, nil)
+	}
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(make([]byte, 64<<10), 2<<20)
+	for lines.Scan() {
+		if c.json {
+			fmt.Fprintf(c.out, "%s\n", lines.Bytes())
+			continue
+		}
+		var r audit.Record
+		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+			return err
+		}
+		fmt.Fprintln(c.out, printable(auditLine(r.Entry)))
+	}
+	if err := lines.Err(); err != nil {
+		return errFile("the audit log", "from the hub", err)
+	}
+	if end := resp.Trailer.Get("Audit-End"); end != "ok" {
+		return errAudit(end)
+	}
+	return nil
+}
+
+// auditLine is an entry for people: when, what, who, and whatever else there is.
+func auditLine(e audit.Entry) string {
+	p := []string{e.Time.UTC().Format("2006-01-02 15:04:05Z"), e.Kind}
+	for _, f := range []struct{ k, v string }{{"who", e.Who}, {"node", e.Node}, {"host", e.Host}, {"user", e.LocalUser}, {"session", e.Session}, {"verdict", e.Verdict}, {"rule", e.Rule}} {
+		if f.v != "" {
+			p = append(p, f.k+"="+quoted(f.v))
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(e.Extra)) {
+		p = append(p, k+"="+quoted(e.Extra[k]))
+	}
+	if e.Text != "" {
+		p = append(p, quoted(e.Text))
+	}
+	return strings.Join(p, " ")
+}
+
+func quoted(s string) string {
+	if strings.ContainsAny(s, " \"=\n") {
+		return fmt.Sprintf("%q", s)
+	}
+	return s
+}
+
+func when(t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return t.UTC().Format("2006-01-02 15:04Z")
+}
+
+// parseDuration knows days beside what Go knows.
+func parseDuration(s string) (time.Duration, error) {
+	var days int
+	if n, err := fmt.Sscanf(s, "%dd", &days); err == nil && n == 1 && s == fmt.Sprintf("%dd", days) {
+		return time.Duration(days) * 24 * time.Hour, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d <= 0 {
+		return 0, fmt.Errorf("%q is not a duration like 90m, 24h or 7d", printable(s))
+	}
+	return d, nil
+}
+
+// parseSince reads a time, a day, or how long ago.
+func parseSince(s string, now time.Time) (time.Time, error) {
+	for _, layout := range []string{time.RFC3339, "2006-01-02 15:04", "2006-01-02"} {
+		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+			return t, nil
+		}
+	}
+	d, err := parseDuration(s)
+	if err != nil {
+		return time.Time{}, usageError{fmt.Sprintf("audit: --since %q is not a time: 2026-01-31, 2026-01-31T12:00:00Z, 24h or 7d", printable(s))}
+	}
+	return now.Add(-d), nil
+}

@@ -1,0 +1,2 @@
+// Command tsshub runs a mesh's hub and administers it.
+package main

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"tssh/netnode/netmap"
+)
+
+// options are the flags of `tsshub serve`, checked.
+type options struct {
+	state, listen, url, mesh, policy string
+	db                               string // file, empty: in the state folder
+	recordings                       string // folder, empty: in the state folder
+	roles                            map[string]bool
+	restored                         bool
+	level                            slog.Level
+	host                             string // host:port of url, for tokens
+}
+
+func parseServe(args []string) (o options, err error) {
+	fs := newFlags("serve")
+	fs.StringVar(&o.state, "state", defaultState(), "")
+	fs.StringVar(&o.listen, "listen", ":8443", "")
+	fs.StringVar(&o.url, "url", "", "")
+	fs.StringVar(&o.mesh, "mesh", "", "")
+	fs.StringVar(&o.policy, "policy", "", "")
+	db := fs.String("db", "", "")
+	rec := fs.String("recordings", "", "")
+	roles := fs.String("roles", strings.Join(defaultRoles(), ","), "")
+	fs.BoolVar(&o.restored, "restored", false, "")
+	verbose := fs.Bool("v", false, "")
+	pos, err := parse(fs, args)
+	if err != nil {
+		return o, err
+	}
+	if len(pos) > 0 {
+		return o, usageError{"serve: takes flags only, not " + printable(pos[0])}
+	}
+	if *verbose {
+		o.level = slog.LevelDebug
+	}
+	if o.mesh != "" {
+		if err := netmap.CheckMeshName(o.mesh); err != nil {
+			return o, usageError{"serve: --mesh: " + err.Error()}
+		}
+	}
+	if _, _, err := net.SplitHostPort(o.listen); err != nil {
+		return o, usageError{"serve: --listen is of the form :8443 or ADDRESS:8443"}
+	}
+	if o.url != "" {
+		if o.host, err = hostOf(o.url); err != nil {
+			return o, err
+		}
+	}
+	if *db != "" {
+		f, ok := strings.CutPrefix(*db, "sqlite:")
+		if !ok || f == "" {
+			return o, errDB(*db)
+		}
+		o.db = f
+	}
+	if *rec != "" {
+		u, err := url.Parse(*rec)
+		if err != nil || u.Scheme != "file" || u.Host != "" || !filepath.IsAbs(u.Path) {
+			return o, errRecordings(*rec)
+		}
+		o.recordings = u.Path
+	}
+	o.roles = map[string]bool{}
+	for _, r := range strings.Split(*roles, ",") {
+		if !hasRole(r) {
+			return o, errRole(r)
+		}
+		o.roles[r] = true
+	}
+	if !o.roles["coord"] {
+		return o, errNoCoord()
+	}
+	return o, nil
+}
+
+// hostOf is the host:port that a token names.
+func hostOf(s string) (string, error) {
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		return "", usageError{"serve: --url is of the form https://HOST:PORT"}
+	}
+	host := u.Host
+	if u.Port() == "" {
+		host = net.JoinHostPort(u.Hostname(), "443")
+	}
+	// What a token cannot carry is found out now, not by those who get one.
+	if _, err := netmap.ParseToken(netmap.Token{Host: host, AuthKey: "k"}.String()); err != nil {
+		return "", usageError{"serve: --url: " + cause(err)}
+	}
+	return host, nil
+}
+
+// finish fills in what depends on the port that we got.
+func (o *options) finish(listen net.Addr) error {
+	if o.host != "" {
+		return nil
+	}
+	ap, err := netip.ParseAddrPort(listen.String())
+	if err != nil {
+		return errStart(err)
+	}
+	host := ap.Addr().Unmap().String()
+	if ap.Addr().IsUnspecified() {
+		host = ownHost()
+	}
+	_, port, err := net.SplitHostPort(listen.String())
+	if err != nil {
+		return errStart(err)
+	}
+	o.host = net.JoinHostPort(host, port)
+	o.url = "https://" + o.host
+	return nil
+}
+
+// ownHost is how others may reach this computer: its first address that is not for
+// itself alone, else its name.
+func ownHost() string {
+	addrs, err := net.InterfaceAddrs()
+	var v6 string
+	for _, a := range addrs {
+		p, perr := netip.ParsePrefix(a.String())
+		if err != nil || perr != nil || !p.Addr().IsGlobalUnicast() {
+			continue
+		}
+		if p.Addr().Is4() {
+			return p.Addr().String()
+		}
+		if v6 == "" {
+			v6 = p.Addr().String()
+		}
+	}
+	if v6 != "" {
+		return v6
+	}
+	if name, err := os.Hostname(); err == nil && name != "" {
+		return name
+	}
+	return "localhost"
+}
+
+func (o *options) dbFile(d *stateDir) string {
+	if o.db != "" {
+		return o.db
+	}
+	return d.file("hub.db")
+}

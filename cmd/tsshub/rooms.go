@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"tssh/netnode"
+	"tssh/netnode/coord"
+	"tssh/netnode/daemon"
+	"tssh/netnode/netmap"
+	"tssh/policy"
+	"tssh/recording/audit"
+	"tssh/recording/replay"
+	"tssh/recording/ship"
+	"tssh/recording/store"
+)
+
+// rooms is what the hub does beside coordination: it takes recordings in, shows them,
+// and is a node of its own mesh to show them there.
+//
+//	hosts --TLS port, control key--> ship.Receiver --> store.Store
+//	                                                      |
+//	members --mesh, TCP 80, WhoIs--> replay.Viewer <------+
+//	loopback, token in the address -----^
+type rooms struct {
+	cfg      roomsConfig
+	store    *store.Store
+	receiver *ship.Receiver
+}
+
+type roomsConfig struct {
+	State      string // the hub's
+	Recordings string // folder
+	Coord      *coord.Server
+	Key        netmap.ControlKey
+	Audit      func(audit.Entry) error
+	Replay     string // loopback address for the replay page; empty: none
+	UDPPort    int    // of the hub's own node; 0: the last one, or any
+	Quota      int64  // bytes of recordings of one host; 0: no limit
+	Log        *slog.Logger
+}
+
+func openRooms(c roomsConfig) (*rooms, error) {
+	r := &rooms{cfg: c}
+	var err error
+	r.store, err = store.Open(store.Config{Dir: c.Recordings, MaxBytesPerHost: c.Quota, MinFree: 256 << 20, Log: c.Log})
+	if err != nil {
+		return nil, fmt.Errorf("recordings: %w", err)
+	}
+	r.receiver, err = ship.NewReceiver(ship.ReceiverConfig{Sink: r.store, HostOf: r.host, Key: c.Key.Signer(), Log: c.Log})
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// host is the node that a recorder's request comes from, by the key its connection proved.
+func (r *rooms) host(req *http.Request) (string, bool) {
+	key, ok := coord.PeerKey(req)
+	if !ok {
+		return "", false
+	}
+	id, ok := r.cfg.Coord.NodeByControlKey(key)
+	return id.ID, ok
+}
+
+// mount adds the recorder to the TLS port.
+func (r *rooms) mount(m *http.ServeMux) { m.Handle("/v1/recordings/", r.receiver) }
+
+// listenReplay takes the loopback address for the replay page, so that a port that is
+// taken is known before the hub says that it is up.
+func (r *rooms) listenReplay() (net.Listener, error) {
+	if r.cfg.Replay == "" {
+		return nil, nil
+	}
+	host, _, err := net.SplitHostPort(r.cfg.Replay)
+	if err != nil {
+		return nil, fmt.Errorf("--replay %s: %w", r.cfg.Replay, err)
+	}
+	if a, err := netip.ParseAddr(host); err != nil || !a.IsLoopback() {
+		return nil, fmt.Errorf("--replay %s: only a loopback address; over the mesh the page is at http://%s/ anyway", r.cfg.Replay, netmap.HubName)
+	}
+	return net.Listen("tcp", r.cfg.Replay)
+}
+
+// run is the hub's own node and the replay page, until ctx ends. tlsAddr is where the
+// TLS port is reached from this process; l is from listenReplay and may be nil.
+func (r *rooms) run(ctx context.Context, tlsAddr string, l net.Listener, announce func(url string)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	var errs [2]error
+	if l != nil {
+		wg.Go(func() { // ends with ctx
+			errs[0] = r.onLoopback(ctx, l, announce)
+			cancel()
+		})
+	}
+	wg.Go(func() { // ends with ctx
+		errs[1] = r.onMesh(ctx, tlsAddr)
+		cancel()
+	})
+	wg.Wait()
+	return errors.Join(errs[:]...)
+}
+
+// onLoopback serves the page to whoever has the token in its address.
+func (r *rooms) onLoopback(ctx context.Context, l net.Listener, announce func(string)) error {
+	raw := make([]byte, 24)
+	if _, err := rand.Read(raw); err != nil {
+		return err
+	}
+	token := base64.RawURLEncoding.EncodeToString(raw)
+	v, err := r.viewer(replay.Config{
+		Token: token,
+		// Whoever can read the hub's output is its administrator.
+		TokenIdentity: policy.Identity{ID: "loopback", Name: "loopback", User: "administrator@" + netmap.HubName, Role: policy.RoleAdmin},
+	})
+	if err != nil {
+		l.Close()
+		return err
+	}
+	announce("http://" + l.Addr().String() + "/?token=" + token)
+	return serveUntil(ctx, l, v)
+}
+
+func (r *rooms) viewer(c replay.Config) (*replay.Viewer, error) {
+	c.Store, c.Policy, c.Audit, c.Log = r.store, r.cfg.Coord.Policy, r.cfg.Audit, r.cfg.Log
+	return replay.New(c)
+}
+
+// onMesh is the hub's own node, which shows recordings to members.
+func (r *rooms) onMesh(ctx context.Context, tlsAddr string) error {
+	d, err := daemon.New(daemon.Config{
+		State: filepath.Join(r.cfg.State, "node"), Hostname: netmap.HubName, OwnerUID: -1, UDPPort: r.cfg.UDPPort,
+		AdmitPorts: []uint16{80}, Log: r.cfg.Log.With("part", "node"), Serve: r.serveMesh,
+	})
+	if err != nil {
+		return err
+	}
+	if !d.Joined() {
+		token, err := r.cfg.Coord.HubToken(ctx, tlsAddr)
+		if err != nil {
+			return err
+		}
+		if err := d.Join(ctx, token, netmap.HubName); err != nil {
+			return fmt.Errorf("the hub's own node: %w", err)
+		}
+	}
+	return d.Run(ctx)
+}
+
+func (r *rooms) serveMesh(ctx context.Context, n *netnode.Node, c *netmap.Client) error {
+	m := c.Map()
+	for !m.Self.Valid() { // only before the very first map
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(50 * time.Millisecond):
+		}
+		m = c.Map()
+	}
+	hosts := []string{m.Self.Name, m.Self.Name + "." + m.Mesh + ".internal"}
+	var listeners []net.Listener
+	for _, a := range m.SelfAddrs {
+		l, err := n.Listen("tcp", netip.AddrPortFrom(a, 80).String())
+		if err != nil {
+			return err
+		}
+		listeners = append(listeners, l)
+		hosts = append(hosts, a.String())
+	}
+	v, err := r.viewer(replay.Config{AllowedHosts: hosts, WhoIs: func(req *http.Request) (policy.Identity, bool) {
+		ap, err := netip.ParseAddrPort(req.RemoteAddr)
+		if err != nil {
+			return policy.Identity{}, false
+		}
+		return n.WhoIs(ap.Addr())
+	}})
+	if err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	errs := make([]error, len(listeners))
+	for i, l := range listeners {
+		wg.Go(func() { errs[i] = serveUntil(ctx, l, v) }) // ends with ctx
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// serveUntil serves HTTP until ctx ends.
+func serveUntil(ctx context.Context, l net.Listener, h http.Handler) error {
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 5 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10}
+	stop := context.AfterFunc(ctx, func() { s.Close() })
+	defer stop()
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+	"syscall"
+	"unicode"
+)
+
+// Everything that tsshub says to people, but what the hub itself answers, is in this
+// file: errors as "tsshub: error: what", followed where there is something to do by
+// "tsshub: hint: what to do".
+
+const usage = `usage:
+  tsshub serve --state DIR [--listen :8443] [--url https://HUB:8443] [--mesh NAME] [--policy FILE]
+               [--db sqlite:FILE] [--recordings file:///DIR] [--roles coord,recorder] [--restored]
+  tsshub status
+  tsshub user add EMAIL [--role admin|member|...] | list | remove EMAIL
+  tsshub key create (--user EMAIL | --tag tag:NAME...) [--reusable] [--ephemeral] [--expiry 24h]
+  tsshub key list | revoke ID
+  tsshub node list | expire NAME | remove NAME
+  tsshub policy get | set FILE | check FILE
+  tsshub audit [--since T]
+every command but serve takes --state DIR, and --json for programs
+`
+
+// trouble is an error in words, with what to do about it.
+type trouble struct {
+	say, hint string
+	err       error // adds its text to say when it is there
+}
+
+func (t *trouble) Error() string {
+	if t.err != nil {
+		return t.say + ": " + cause(t.err)
+	}
+	return t.say
+}
+
+func (t *trouble) Unwrap() error { return t.err }
+
+// cause is an error without the names of the packages it came through.
+func cause(err error) string {
+	var p *fs.PathError
+	var n syscall.Errno
+	if errors.As(err, &p) {
+		return p.Err.Error()
+	}
+	if errors.As(err, &n) {
+		return n.Error()
+	}
+	s := err.Error()
+	for _, prefix := range []string{"coord: ", "netmap: ", "policy: ", "audit: "} {
+		s = strings.TrimPrefix(s, prefix)
+	}
+	return s
+}
+
+// problems are lines that already say where and what, as of a policy.
+type problems []string
+
+func (p problems) Error() string { return strings.Join(p, "\n") }
+
+func sayError(w io.Writer, err error) {
+	var p problems
+	if errors.As(err, &p) {
+		for _, l := range p {
+			fmt.Fprintln(w, printable(l))
+		}
+		return
+	}
+	var t *trouble
+	if errors.As(err, &t) {
+		fmt.Fprintf(w, "tsshub: error: %s\n", printable(t.Error()))
+		if t.hint != "" {
+			fmt.Fprintf(w, "tsshub: hint: %s\n", t.hint)
+		}
+		return
+	}
+	fmt.Fprintf(w, "tsshub: error: %s\n", printable(cause(err)))
+}
+
+// printable takes out what could act on a terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, s)
+}
+
+func errNotRunning(dir string) error {
+	return &trouble{say: "no hub is running on the state folder " + dir, hint: "start it with: tsshub serve --state " + dir + "    or name another folder with --state"}
+}
+
+func errNotAllowed(dir string) error {
+	return &trouble{say: "you may not administer the hub on " + dir, hint: "do this as root, or as the user that tsshub runs as"}
+}
+
+func errPortTaken(addr string, err error) error {
+	return &trouble{say: "cannot listen on " + addr, err: err, hint: "choose another port with --listen, or stop what has this one"}
+}
+
+func errOtherKind(dir, what string) error {
+	return &trouble{say: "the state folder " + dir + " " + what, hint: "choose an empty or a new folder with --state"}
+}
+
+func errNotWritable(dir string, err error) error {
+	return &trouble{say: "the state folder " + dir + " cannot be written", err: err, hint: "mend its rights, or choose another folder with --state"}
+}
+
+func errSecond(dir string) error {
+	return &trouble{say: "another tsshub is running on the state folder " + dir, hint: "stop that one first, or choose another folder with --state"}
+}
+
+func errFile(what, name string, err error) error {
+	return &trouble{say: what + " " + name + " cannot be read", err: err}
+}
+
+func errRole(role string) error {
+	switch role {
+	case "relay":
+		return &trouble{say: "the relay is not there yet", hint: "leave --roles out, nodes reach each other directly for now"}
+	case "recorder", "coord":
+		return &trouble{say: "the role " + role + " is not in this program"}
+	}
+	return usageError{fmt.Sprintf("serve: %q is not a role; there are coord, relay and recorder", printable(role))}
+}
+
+func errNoCoord() error {
+	return &trouble{say: "a hub without the role coord cannot be run yet", hint: "leave --roles out"}
+}
+
+func errDB(db string) error {
+	if strings.HasPrefix(db, "postgres:") || strings.HasPrefix(db, "postgresql:") {
+		return &trouble{say: "Postgres is not there yet", hint: "leave --db out to use SQLite in the state folder"}
+	}
+	return usageError{"serve: --db is of the form sqlite:FILE"}
+}
+
+func errRecordings(v string) error {
+	if strings.HasPrefix(v, "s3:") {
+		return &trouble{say: "recordings in S3 are not there yet", hint: "use a folder: --recordings file:///DIR"}
+	}
+	return usageError{"serve: --recordings is of the form file:///DIR"}
+}
+
+func errStart(err error) error {
+	return &trouble{say: "the hub cannot start", err: err}
+}
+
+func errAudit(say string) error {
+	return &trouble{say: "the audit log does not hold: " + say, hint: "somebody has altered it, or the disk has lost part of it"}
+}
+
+func sayUp(w io.Writer, mesh, url, dir string, first bool) {
+	fmt.Fprintf(w, "tsshub: mesh %s at %s, state in %s\n", mesh, url, dir)
+	if first {
+		fmt.Fprintf(w, "tsshub: a new mesh. next: tsshub user add YOU@EXAMPLE.COM --role admin --state %[1]s\n"+
+			"tsshub:             then: tsshub key create --user YOU@EXAMPLE.COM --state %[1]s\n", dir)
+	}
+}
+
+func errSocket(name string, err error) error {
+	return &trouble{say: "the administrators' socket " + name + " cannot be made", err: err, hint: "a path of more than about 100 characters is too long for a socket: choose a shorter one with --state"}
+}
+
+func errStopped(err error) error {
+	return &trouble{say: "the hub had to stop", err: err, hint: "look at the log above; start it again when the cause is mended"}
+}
