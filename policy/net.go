@@ -29,8 +29,8 @@ type NetDecision struct {
 type netRule struct {
 	section string
 	rule    int
-	src     []selector
-	dst     []selector
+	src     []selector // until compiled
+	dst     []selector // until compiled
 	ports   []portSpec
 	posture []*posture // any of them; empty: none is needed
 	via     []Tag
@@ -62,6 +62,7 @@ func newNetTable(rules []netRule) *netTable {
 		} else {
 			r.reason = fmt.Sprintf("%s[%d]", r.section, r.rule)
 		}
+		rules[i].src, rules[i].dst = nil, nil // long lists are not held twice
 	}
 	return t
 }

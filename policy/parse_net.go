@@ -75,7 +75,9 @@ func (f *file) readACL(e *hujson.Value, i int) {
 	if err != nil {
 		f.errorf(proto.off, "%s: %s", rule, err)
 	}
-	f.needSides(e, rule, src, dst)
+	if f.errors == before {
+		f.needSides(e, rule, src, dst)
+	}
 	from := f.netSelectors(rule, "src", src, atNetSrc)
 	// Destinations with the same ports make one rule of the table.
 	var parts []netRule
@@ -174,7 +176,9 @@ func (f *file) readGrant(e *hujson.Value, i int) {
 	if len(ip) == 0 && len(apps) == 0 && f.errors == before {
 		f.errorf(e.StartOffset, "%s: ip and app can not both be empty", rule)
 	}
-	f.needSides(e, rule, src, dst)
+	if f.errors == before {
+		f.needSides(e, rule, src, dst)
+	}
 	r.src = f.netSelectors(rule, "src", src, atNetSrc)
 	r.dst = f.netSelectors(rule, "dst", dst, atNetDst)
 	for _, d := range dst {

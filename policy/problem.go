@@ -30,8 +30,11 @@ func (p Problem) Error() string {
 	return fmt.Sprintf("%s:%d:%d: %s%s", p.File, p.Line, p.Col, mark, p.Words)
 }
 
-// maxProblems bounds what one bad file can say.
-const maxProblems = 500
+// These bound what one bad file can say.
+const (
+	maxProblems = 500
+	maxWords    = 2000 // bytes of one problem
+)
 
 // report collects the problems of one file; offsets become lines and columns here.
 type report struct {
@@ -54,14 +57,18 @@ func newReport(file string, text []byte) *report {
 	}
 }
 
-// place turns an offset into a line and a column.
+// place turns an offset into a line and a column. Columns count characters, and bytes
+// where a line is so long that counting for each problem would take for ever.
 func (r *report) place(off int) (line, col int) {
 	off = min(max(off, 0), len(r.text))
 	n, exact := slices.BinarySearch(r.lines, off)
 	if !exact {
 		n--
 	}
-	return n + 1, utf8.RuneCount(r.text[r.lines[n]:off]) + 1
+	if start := r.lines[n]; off-start <= 4096 {
+		return n + 1, utf8.RuneCount(r.text[start:off]) + 1
+	}
+	return n + 1, off - r.lines[n] + 1
 }
 
 func (r *report) add(off int, warning bool, words string) {
@@ -70,6 +77,9 @@ func (r *report) add(off int, warning bool, words string) {
 	}
 	if len(r.problems) >= maxProblems {
 		return
+	}
+	if len(words) > maxWords {
+		words = strings.ToValidUTF8(words[:maxWords], "") + "..."
 	}
 	p := Problem{File: r.file, Words: words, Warning: warning}
 	if off >= 0 {
@@ -103,7 +113,11 @@ func (r *report) sorted() []Problem {
 // nearest is the candidate that word was most likely meant to be, or "".
 func nearest(word string, candidates []string) string {
 	word = strings.ToLower(word)
-	best, bestDist := "", 1+max(1, min(3, len(word)/3))
+	limit := max(1, min(3, len(word)/3))
+	if len(word) > 2 {
+		limit = max(2, limit)
+	}
+	best, bestDist := "", 1+limit
 	for _, c := range candidates {
 		if d := distance(word, strings.ToLower(c), bestDist); d < bestDist {
 			best, bestDist = c, d
@@ -117,7 +131,7 @@ func hint(word string, candidates []string) string {
 	if len(word) > 100 || len(candidates) > 2000 {
 		return ""
 	}
-	if n := nearest(word, candidates); n != "" {
+	if n := nearest(word, candidates); n != "" && n != word {
 		return fmt.Sprintf(", did you mean %q?", n)
 	}
 	return ""
