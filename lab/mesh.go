@@ -35,8 +35,14 @@ func (l *Lab) StartHub(h *Host, policy string, extra ...string) (*Hub, error) {
 	}
 	addr := netip.AddrPortFrom(h.Addr, port).String()
 	hub := &Hub{Host: h, State: h.Path("hub"), URL: "https://" + addr}
-	hub.args = append([]string{"serve", "--state", hub.State, "--listen", addr, "--url", hub.URL, "--policy", file}, extra...)
-	return hub, hub.Start()
+	hub.args = append([]string{"serve", "--state", hub.State, "--listen", addr, "--url", hub.URL}, extra...)
+	if err := hub.Start(); err != nil {
+		return nil, err
+	}
+	if r := hub.Admin("policy", "set", file); r.Status != 0 {
+		return nil, fmt.Errorf("lab: policy: %v", r)
+	}
+	return hub, nil
 }
 
 // Start starts the hub's program, also once more after it was stopped.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/cookiejar"
 	"os"
 	"regexp"
 	"strings"
@@ -64,7 +65,8 @@ func (s *scene) startHub() error {
 	if err != nil {
 		return err
 	}
-	say("tsshub serve --state ... --policy policy.hujson")
+	say("tsshub serve --state ...")
+	say("tsshub policy set policy.hujson")
 	for _, u := range []string{"alice@example.com --role admin", "bob@example.com"} {
 		if r := s.hub.Admin(append([]string{"user", "add"}, strings.Fields(u)...)...); r.Status != 0 {
 			return errors.New(r.String())
@@ -279,7 +281,11 @@ func (s *scene) page() error {
 		return err
 	}
 	s.replay = addr
-	res, err := (&http.Client{Timeout: 10 * time.Second}).Get(addr)
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		return err
+	}
+	res, err := (&http.Client{Timeout: 10 * time.Second, Jar: jar}).Get(addr)
 	if err != nil {
 		return err
 	}

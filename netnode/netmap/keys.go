@@ -1,6 +1,7 @@
 package netmap
 
 import (
+	"crypto"
 	"crypto/ecdh"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -139,6 +140,10 @@ func (k ControlKey) Public() ControlPublic {
 	}
 	return ControlPublic(k.priv.Public().(ed25519.PublicKey))
 }
+
+// Signer signs with the key what is not a record, such as the start of a recording; what
+// is signed must begin so that it cannot be taken for a record.
+func (k ControlKey) Signer() crypto.Signer { return k.priv }
 
 func (k ControlKey) String() string               { return hidden }
 func (k ControlKey) GoString() string             { return hidden }

@@ -1,0 +1,377 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tssh/netnode"
+	"tssh/netnode/daemon"
+	"tssh/netnode/localapi"
+	"tssh/netnode/netmap"
+	"tssh/policy"
+	"tssh/recording"
+	"tssh/recording/audit"
+	"tssh/recording/ship"
+	"tssh/recording/term"
+	"tssh/sshd"
+)
+
+// runFlags is the command line of `tsshd run`.
+type runFlags struct {
+	state, socket, join, joinFile, hostname, tun, runDir string
+	userspace, loopback, verbose                         bool
+	udpPort                                              int
+	spoolMax, spoolFree                                  int64
+}
+
+// defaultTUN is the device a root daemon makes unless told otherwise.
+const defaultTUN = "tssh0"
+
+func parseRun(args []string, stderr io.Writer) (runFlags, error) {
+	var f runFlags
+	root := os.Getuid() == 0
+	fs := flag.NewFlagSet("tsshd run", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	fs.StringVar(&f.state, "state", "/var/lib/tsshd", "folder for the node's state and recordings")
+	fs.StringVar(&f.socket, "socket", "", "unix socket for tssh (root: /run/tssh/tsshd.sock)")
+	fs.StringVar(&f.join, "join", "", "join token; others on this machine can see it, --join-file keeps it hidden")
+	fs.StringVar(&f.joinFile, "join-file", "", "file with the join token, - for standard input")
+	fs.StringVar(&f.hostname, "hostname", "", "name of the node in the mesh (default: the computer's)")
+	fs.StringVar(&f.tun, "tun", "", "name of the kernel TUN device (default as root: "+defaultTUN+")")
+	fs.BoolVar(&f.userspace, "userspace", false, "no kernel device: the network stack runs in this process")
+	fs.IntVar(&f.udpPort, "udp-port", 41641, "UDP port of WireGuard, 0 for any")
+	fs.BoolVar(&f.loopback, "loopback", false, "be reachable at 127.0.0.1 too, for a mesh on one machine")
+	fs.BoolVar(&f.verbose, "v", false, "log more")
+	fs.Int64Var(&f.spoolMax, "spool-max", 4<<30, "bytes of recordings kept until a recorder has them")
+	fs.Int64Var(&f.spoolFree, "spool-free", 256<<20, "bytes that must be free on the disk for a new session")
+	if err := fs.Parse(args); err != nil {
+		return f, err
+	}
+	switch {
+	case fs.NArg() > 0:
+		return f, fail("unexpected argument %q", fs.Arg(0)).hint("tsshd run --state DIR [--join-file FILE]")
+	case f.join != "" && f.joinFile != "":
+		return f, fail("--join and --join-file are both given").hint("give one of them")
+	case f.tun != "" && f.userspace:
+		return f, fail("--tun and --userspace are both given").hint("give one of them")
+	case f.tun != "" && !root:
+		return f, fail("--tun needs root").hint("run it as root, or use --userspace")
+	case f.udpPort < 0 || f.udpPort > 65535:
+		return f, fail("--udp-port %d is not a port", f.udpPort)
+	}
+	if f.tun == "" && !f.userspace {
+		if !root {
+			return f, fail("a kernel TUN device needs root").hint("run it as root, or use --userspace")
+		}
+		f.tun = defaultTUN
+	}
+	f.runDir = filepath.Join("/run/tssh", f.tun)
+	if !root || f.userspace {
+		f.runDir = filepath.Join(f.state, "run")
+	}
+	if f.socket == "" {
+		f.socket = localapi.SystemPath
+		if !root {
+			f.socket = filepath.Join(f.state, "tsshd.sock")
+		}
+	}
+	var err error
+	f.state, err = filepath.Abs(f.state)
+	if err == nil {
+		f.runDir, err = filepath.Abs(f.runDir)
+	}
+	return f, err
+}
+
+// token is the join token of the command line, if there is one.
+func (f runFlags) token(stdin io.Reader) (netmap.Token, bool, error) {
+	text := f.join
+	switch f.joinFile {
+	case "":
+	case "-":
+		b, err := io.ReadAll(io.LimitReader(stdin, 4096))
+		if err != nil {
+			return netmap.Token{}, false, fmt.Errorf("join token from standard input: %w", err)
+		}
+		text = string(b)
+	default:
+		b, err := os.ReadFile(f.joinFile)
+		if err != nil {
+			return netmap.Token{}, false, fmt.Errorf("join token: %w", err)
+		}
+		text = string(b)
+	}
+	if text = strings.TrimSpace(text); text == "" {
+		if f.joinFile != "" {
+			return netmap.Token{}, false, fail("the join token is empty").hint("make one on the hub: tsshub key create --tag tag:NAME")
+		}
+		return netmap.Token{}, false, nil
+	}
+	t, err := netmap.ParseToken(text)
+	if err != nil {
+		return t, false, fail("%v", err).hint("copy the whole line that tsshub key create printed")
+	}
+	return t, true, nil
+}
+
+func runCommand(args []string, stdin io.Reader, stderr io.Writer) int {
+	f, err := parseRun(args, stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return 0
+	}
+	if err == nil {
+		err = run(f, stdin, stderr)
+	}
+	return explain(stderr, err)
+}
+
+func run(f runFlags, stdin io.Reader, stderr io.Writer) error {
+	level := slog.LevelInfo
+	if f.verbose {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+	token, wants, err := f.token(stdin)
+	if err != nil {
+		return err
+	}
+	if err := free(f.udpPort); err != nil {
+		return err
+	}
+	keys, err := loadHostKeys(f.state)
+	if err != nil {
+		return err
+	}
+	h := &host{flags: f, keys: keys, log: log, changed: make(chan struct{}, 1)}
+	h.daemon, err = daemon.New(daemon.Config{
+		State: f.state, Hostname: f.hostname, Socket: f.socket, OwnerUID: os.Getuid(), Version: version, Log: log,
+		TUN: f.tun, UDPPort: f.udpPort, RunDir: f.runDir, Loopback: f.loopback,
+		HostKeys: keys.lines(), Attributes: map[string]string{"node:os": runtime.GOOS, "node:tsshVersion": version},
+		OnMap: h.onMap, Serve: h.serve, Sessions: h.sessions,
+	})
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := h.join(ctx, token, wants); err != nil {
+		return err
+	}
+	unlock, err := lock(f.state)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := keys.save(f.state); err != nil {
+		return err
+	}
+	if err := h.openStores(); err != nil {
+		return err
+	}
+	defer h.audit.Close()
+	err = h.daemon.Run(ctx)
+	h.audited(audit.Entry{Kind: "daemon.stop", Text: "tsshd stopped"})
+	return err
+}
+
+// free reports a UDP port that another program has, before a join key is spent.
+func free(port int) error {
+	if port == 0 {
+		return nil
+	}
+	c, err := net.ListenPacket("udp", fmt.Sprintf(":%d", port))
+	if err != nil {
+		return fail("UDP port %d is taken by another program", port).hint("choose another one with --udp-port, or 0 for any").because(err)
+	}
+	return c.Close()
+}
+
+// lock keeps a second daemon out of the state folder. The lock is on the folder itself,
+// so that it leaves no file.
+func lock(dir string) (func(), error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, fail("the state folder cannot be opened").because(err)
+	}
+	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		d.Close()
+		return nil, fail("another tsshd uses the state folder %s", dir).hint("stop it first, or give this one its own --state")
+	}
+	return func() { d.Close() }, nil
+}
+
+// host is a node that serves SSH.
+type host struct {
+	flags   runFlags
+	keys    *hostKeys
+	log     *slog.Logger
+	daemon  *daemon.Daemon
+	spool   *recording.Spool
+	audit   *audit.Log
+	changed chan struct{}               // a new map is in force
+	server  atomic.Pointer[sshd.Server] // nil while the node is not up, as the next one
+	sender  atomic.Pointer[ship.Sender]
+}
+
+// join enrols a node that is not in a mesh yet. A token that is given again on a later
+// start, as in a service file, must be for the same mesh and is not used.
+func (h *host) join(ctx context.Context, token netmap.Token, wants bool) error {
+	if h.daemon.Joined() {
+		if !wants {
+			return nil
+		}
+		st, err := netmap.LoadState(h.flags.state)
+		if err != nil {
+			return err
+		}
+		if st.Pin != token.Pin {
+			return fail("the state folder %s belongs to the mesh %s, the join token to another one", h.flags.state, st.Mesh).
+				hint("give another --state, or remove this one to leave the mesh " + st.Mesh)
+		}
+		return nil
+	}
+	if !wants {
+		return fail("this node has not joined a mesh yet").hint("make a token on the hub with tsshub key create, and give it with --join-file")
+	}
+	if unlock, err := lock(h.flags.state); err == nil {
+		defer unlock()
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return h.daemon.Join(ctx, token, h.flags.hostname)
+}
+
+// openStores opens what is written while the node serves: recordings and the audit log.
+func (h *host) openStores() error {
+	var err error
+	h.audit, err = audit.Open(filepath.Join(h.flags.state, "audit"))
+	if err != nil {
+		return fmt.Errorf("audit log: %w", err)
+	}
+	h.spool, err = recording.OpenSpool(recording.SpoolConfig{
+		Dir: filepath.Join(h.flags.state, "spool"), MaxBytes: h.flags.spoolMax, MaxBytesPerPerson: h.flags.spoolMax / 2, MinFree: h.flags.spoolFree,
+		Keyframer:   func(cols, rows int) recording.Keyframer { return term.New(cols, rows) },
+		Log:         h.log,
+		Countersign: h.countersign,
+	})
+	if err != nil {
+		return fmt.Errorf("spool: %w", err)
+	}
+	h.audited(audit.Entry{Kind: "daemon.start", Text: "tsshd started"})
+	return nil
+}
+
+// countersign has the hub put its time and signature under the start of a recording.
+func (h *host) countersign(ctx context.Context, s recording.Start) (recording.Countersignature, error) {
+	sender := h.sender.Load()
+	if sender == nil {
+		return recording.Countersignature{}, errors.New("no recorder is known yet")
+	}
+	return sender.Countersign(ctx, s)
+}
+
+func (h *host) audited(e audit.Entry) {
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
+	if err := h.audit.Append(e); err != nil {
+		h.log.Error("audit entry not written", "kind", e.Kind, "err", err)
+	}
+}
+
+func (h *host) onMap(*netmap.Map) {
+	select {
+	case h.changed <- struct{}{}:
+	default:
+	}
+}
+
+// serve is the SSH server and the shipping of recordings, for as long as the node is up.
+func (h *host) serve(ctx context.Context, n *netnode.Node, c *netmap.Client) error {
+	if err := h.awaitSelf(ctx, c); err != nil {
+		return err
+	}
+	l, err := n.ListenSSH()
+	if err != nil {
+		return err
+	}
+	root := os.Getuid() == 0
+	srv, err := sshd.New(sshd.Config{
+		Self:    func() policy.Identity { return c.Map().Self },
+		WhoIs:   n.WhoIs,
+		Policy:  func() *policy.Policy { return c.Map().Policy },
+		Changed: h.changed, HostSigners: h.keys.signers, Spool: h.spool,
+		ConnCommand: []string{"/proc/self/exe", "conn"}, RunDir: filepath.Join(h.flags.runDir, "sshd"),
+		Audit: h.audited, Log: h.log, Mesh: c.Map().Mesh, SelfAttested: !root, OwnUserOnly: !root,
+	})
+	if err != nil {
+		l.Close()
+		return err
+	}
+	h.server.Store(srv)
+	defer h.server.Store(nil)
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	ends := make(chan error, 3)
+	go func() { ends <- h.spool.Run(ctx) }() // all three end with ctx
+	go func() { ends <- h.ship(ctx, c) }()
+	go func() { ends <- srv.Serve(ctx, l) }()
+	var first error
+	for range cap(ends) {
+		if err := <-ends; err != nil && ctx.Err() == nil && first == nil {
+			first = err
+		}
+		cancel(first)
+	}
+	return first
+}
+
+// awaitSelf waits for the first map: a host that does not know itself serves nobody.
+func (h *host) awaitSelf(ctx context.Context, c *netmap.Client) error {
+	for !c.Map().Self.Valid() {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-h.changed:
+		}
+	}
+	return nil
+}
+
+func (h *host) ship(ctx context.Context, c *netmap.Client) error {
+	s, err := ship.NewSender(ship.SenderConfig{Spool: h.spool, HTTP: c.HTTP, Log: h.log})
+	if err != nil {
+		return err
+	}
+	h.sender.Store(s)
+	defer h.sender.Store(nil)
+	return s.Run(ctx)
+}
+
+func (h *host) sessions(context.Context) ([]localapi.Session, error) {
+	srv := h.server.Load()
+	if srv == nil {
+		return nil, nil
+	}
+	var out []localapi.Session
+	for _, s := range srv.Sessions() {
+		out = append(out, localapi.Session{ID: s.ID, Peer: s.Peer.String(), Node: s.Node, Login: s.Login, LocalUser: string(s.LocalUser), Start: s.Start, PID: s.PID})
+	}
+	return out, nil
+}
