@@ -54,6 +54,7 @@ func (n *Node) run(ctx context.Context) {
 				}
 				return
 			case <-n.kick:
+				n.saveEndpoints()
 			case <-expiry:
 				n.mu.Lock()
 				if !n.closed && n.m != nil {

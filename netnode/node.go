@@ -58,6 +58,7 @@ type network interface {
 	listen(network string, addr netip.AddrPort) (net.Listener, error)
 	listenPacket(network string, addr netip.AddrPort) (net.PacketConn, error)
 	dial(ctx context.Context, network string, addr netip.AddrPort) (net.Conn, error)
+	Close() error // after the device's, which may have done it all
 }
 
 // Node is one node of the mesh.
@@ -73,7 +74,7 @@ type Node struct {
 
 	stop context.CancelFunc
 	wg   sync.WaitGroup // the goroutines of New
-	kick chan struct{}  // the map changed: look at expiry again
+	kick chan struct{}  // the map or a path changed: look at expiry again, save endpoints
 
 	view   atomic.Pointer[view]
 	ranges atomic.Pointer[[]netip.Prefix] // the mesh's; never a way to a peer
@@ -131,7 +132,8 @@ func New(cfg Config) (*Node, error) {
 	}
 	n.filter = filter.New(adopt)
 	n.gate = filter.Wrap(inner, n.filter)
-	n.bind, err = path.New(path.Config{Private: priv, Usable: n.outside, Log: cfg.Log})
+	n.bind, err = path.New(path.Config{Private: priv, Usable: n.outside, Log: cfg.Log,
+		OnPath: func(path.Key, netip.AddrPort) { n.nudge() }}) // to keep it for the next start
 	if err != nil {
 		n.gate.Close()
 		return nil, err
@@ -187,6 +189,14 @@ func (n *Node) up() error {
 	return nil
 }
 
+// nudge has run look again.
+func (n *Node) nudge() {
+	select {
+	case n.kick <- struct{}{}:
+	default:
+	}
+}
+
 // outside reports whether a may be an address outside the mesh.
 func (n *Node) outside(a netip.Addr) bool {
 	for _, r := range *n.ranges.Load() {
@@ -229,8 +239,14 @@ func (n *Node) Close() error {
 	n.stop()
 	err := n.closeDevice()
 	n.wg.Wait()
+	if err == nil {
+		err = n.net.Close()
+	}
 	return err
 }
+
+// Done is closed when the device is gone: after Close, or because somebody removed the TUN.
+func (n *Node) Done() <-chan struct{} { return n.dev.Wait() }
 
 func (n *Node) closeDevice() error {
 	done := make(chan struct{})

@@ -72,10 +72,7 @@ func (n *Node) applyLocked(now time.Time) {
 	}
 	n.applyPeersLocked(v)
 	n.gate.Ready()
-	select {
-	case n.kick <- struct{}{}:
-	default:
-	}
+	n.nudge()
 }
 
 func validRanges(m *netmap.Map) []netip.Prefix {

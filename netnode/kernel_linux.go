@@ -1,0 +1,260 @@
+package netnode
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.zx2c4.com/wireguard/tun"
+
+	"tssh/netnode/filter"
+)
+
+const (
+	sshTUN = "ssh0" // in the SSH namespace
+
+	// adoptFor is how long after the start a connection that this host opened before it is
+	// taken up again; TCP retransmits several times in it.
+	adoptFor = 10 * time.Minute
+)
+
+// kernel is the host's side of a node with kernel TUNs.
+type kernel struct {
+	name   string
+	mtu    int
+	log    *slog.Logger
+	dev    tun.Device
+	ns     *os.File // the SSH namespace; nil: the port is rewritten
+	isPeer func(netip.Addr) bool
+	start  time.Time
+
+	own atomic.Pointer[[]netip.Addr]
+
+	portsOnce sync.Once
+	lowest    uint16 // of the ports that connections are opened from
+	listening map[uint16]bool
+}
+
+func newKernel(cfg Config, isPeer func(netip.Addr) bool) (*kernel, error) {
+	if err := rootOnly(cfg.RunDir); err != nil {
+		return nil, err
+	}
+	k := &kernel{name: cfg.TUN, mtu: cfg.MTU, log: cfg.Log, isPeer: isPeer, start: time.Now()}
+	k.own.Store(new([]netip.Addr))
+	host, err := attachTUN(cfg.TUN, cfg.Log)
+	if err != nil {
+		return nil, err
+	}
+	if err := setMTU(cfg.TUN, cfg.MTU); err != nil { // WireGuard asks for it once
+		host.Close()
+		return nil, err
+	}
+	var ssh *tunPort
+	if !cfg.NoNamespace {
+		k.ns, ssh, err = sshNamespace(cfg)
+		if errors.Is(err, errNoNamespace) {
+			cfg.Log.Warn("ssh shares the host's network namespace, on a rewritten port", "port", hiddenSSHPort, "err", err)
+		} else if err != nil {
+			host.Close()
+			return nil, err
+		}
+	}
+	if ssh == nil {
+		k.dev = filter.NewRewriter(host, SSHPort, hiddenSSHPort, k.isOwn)
+		return k, nil
+	}
+	k.dev, err = newSplit(host, ssh, cfg.MTU)
+	if err != nil {
+		host.Close()
+		ssh.Close()
+		k.ns.Close()
+		return nil, err
+	}
+	return k, nil
+}
+
+// sshNamespace makes or finds the namespace and attaches to the TUN in it.
+func sshNamespace(cfg Config) (*os.File, *tunPort, error) {
+	ns, err := pinnedNamespace(cfg.RunDir)
+	if err != nil {
+		return nil, nil, err
+	}
+	var ssh *tunPort
+	err = inNamespace(ns, func() error {
+		ssh, err = attachTUN(sshTUN, cfg.Log)
+		return err
+	})
+	if err != nil {
+		ns.Close()
+		return nil, nil, err
+	}
+	return ns, ssh, nil
+}
+
+func (k *kernel) device() tun.Device { return k.dev }
+
+// Close lets go of the namespace, which stays pinned. The device is closed by WireGuard.
+func (k *kernel) Close() error {
+	if k.ns == nil {
+		return nil
+	}
+	return k.ns.Close()
+}
+
+func (k *kernel) isOwn(a netip.Addr) bool { return slices.Contains(*k.own.Load(), a) }
+
+// hiddenPort is the port that the mesh must not reach, 0 when there is none.
+func (k *kernel) hiddenPort() uint16 {
+	if k.ns == nil {
+		return hiddenSSHPort
+	}
+	return 0
+}
+
+func (k *kernel) configure(addrs []netip.Addr, ranges []netip.Prefix) error {
+	k.own.Store(&addrs)
+	h, err := netlink.NewHandle()
+	if err != nil {
+		return fmt.Errorf("netnode: netlink: %w", err)
+	}
+	defer h.Close()
+	err = configureTUN(h, k.name, k.mtu, addrs, ranges, true)
+	if k.ns == nil {
+		return err
+	}
+	s, nerr := netlink.NewHandleAt(netns.NsHandle(k.ns.Fd()))
+	if nerr != nil {
+		return errors.Join(err, fmt.Errorf("netnode: netlink in ssh namespace: %w", nerr))
+	}
+	defer s.Close()
+	return errors.Join(err, linkUp(s, "lo"), configureTUN(s, sshTUN, k.mtu, addrs, ranges, false))
+}
+
+func (k *kernel) listenSSH() (net.Listener, error) {
+	if k.ns != nil {
+		var l *net.TCPListener
+		err := inNamespace(k.ns, func() (err error) {
+			l, err = listenKernel(SSHPort, nil)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		return l, nil
+	}
+	link, err := net.InterfaceByName(k.name)
+	if err != nil {
+		return nil, err
+	}
+	l, err := listenKernel(hiddenSSHPort, func(fd int) error { return onlyThrough(fd, k.name, link.Index) })
+	if err != nil {
+		return nil, err
+	}
+	return &guarded{l, k.isPeer, k.log}, nil
+}
+
+func (k *kernel) listen(network string, a netip.AddrPort) (net.Listener, error) {
+	var lc net.ListenConfig
+	if a.Addr().IsValid() {
+		return lc.Listen(context.Background(), network, a.String())
+	}
+	var all []net.Listener
+	port := a.Port()
+	for _, own := range *k.own.Load() {
+		if !fits(network, own) {
+			continue
+		}
+		l, err := lc.Listen(context.Background(), network, netip.AddrPortFrom(own, port).String())
+		if err != nil {
+			for _, l := range all {
+				l.Close()
+			}
+			return nil, err
+		}
+		port = uint16(l.Addr().(*net.TCPAddr).Port) // one port for all, if 0 was asked for
+		all = append(all, l)
+	}
+	switch len(all) {
+	case 0:
+		return nil, errors.New("this node has no mesh address yet")
+	case 1:
+		return all[0], nil
+	}
+	return joinListeners(all), nil
+}
+
+func (k *kernel) listenPacket(network string, a netip.AddrPort) (net.PacketConn, error) {
+	return net.ListenPacket(network, a.String())
+}
+
+func (k *kernel) dial(ctx context.Context, network string, a netip.AddrPort) (net.Conn, error) {
+	d := net.Dialer{Control: surviving}
+	return d.DialContext(ctx, network, a.String())
+}
+
+// adopt vouches for a local port as one that this host opens connections from: in the
+// ephemeral range, with nobody listening on it when the daemon started.
+func (k *kernel) adopt(port uint16) bool {
+	if time.Since(k.start) > adoptFor {
+		return false
+	}
+	k.portsOnce.Do(k.readPorts)
+	return k.lowest > 0 && port >= k.lowest && !k.listening[port]
+}
+
+func (k *kernel) readPorts() {
+	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		return
+	}
+	f := strings.Fields(string(b))
+	if len(f) != 2 {
+		return
+	}
+	low, err := strconv.ParseUint(f[0], 10, 16)
+	if err != nil {
+		return
+	}
+	listening := map[uint16]bool{}
+	for _, name := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		if err := readListening(name, listening); err != nil && !errors.Is(err, os.ErrNotExist) {
+			k.log.Warn("connections from before the start are not taken up", "err", err)
+			return
+		}
+	}
+	k.listening, k.lowest = listening, uint16(low)
+}
+
+// readListening adds the local ports of a /proc/net/tcp table that are listened on.
+func readListening(name string, into map[uint16]bool) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	s := bufio.NewScanner(f)
+	for s.Scan() {
+		w := strings.Fields(s.Text()) // sl local_address rem_address st ...
+		if len(w) < 4 || w[3] != "0A" {
+			continue
+		}
+		_, port, _ := strings.Cut(w[1], ":")
+		if p, err := strconv.ParseUint(port, 16, 16); err == nil {
+			into[uint16(p)] = true
+		}
+	}
+	return s.Err()
+}
