@@ -1,0 +1,149 @@
+package replay
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"tssh/policy"
+	"tssh/recording"
+	"tssh/recording/store"
+)
+
+// nasty is what somebody might have put on a screen, into a command or a file's name.
+const nasty = `</script><img src=x onerror="window.hacked=1"><script>window.hacked=1</script>`
+
+// fill puts one recording of each kind into the world and returns their ids by name, and what
+// brings the rest of the live one.
+func fill(t *testing.T, w *world, clock *time.Time) (ids map[string]string, grow func()) {
+	t.Helper()
+	ids = map[string]string{}
+	start := func(ago time.Duration) time.Time { return clock.Add(-ago).Truncate(time.Second) }
+	add := func(name string, m recording.Meta, play func(*script)) {
+		id, b := record(t, m, play)
+		put(t, w.store, m.Host, id, b)
+		ids[name] = id
+	}
+	part := func(name string, m recording.Meta, play func(*script)) []byte {
+		id, b := record(t, m, play)
+		ids[name] = id
+		put(t, w.store, m.Host, id, b[:len(b)*6/10])
+		return b
+	}
+	add("shell", meta("alice@example.com", "deploy", "web", start(26*time.Minute)), shell)
+	add("exec", meta("alice@example.com", "backup", "db1", start(3*time.Hour)), func(s *script) {
+		s.json(1, recording.KindOpen, recording.Open{Type: "exec", Command: "pg_dump --schema-only app"})
+		s.wait(200*time.Millisecond).data(1, recording.KindOutput, "-- PostgreSQL database dump\nCREATE TABLE account (id bigint, name text);\n")
+		s.wait(time.Second).data(1, recording.KindStderr, "pg_dump: warning: there are circular foreign-key constraints\n")
+		s.wait(500*time.Millisecond).data(1, recording.KindOutput, "CREATE TABLE grö\xc3").data(1, recording.KindOutput, "\x9fe (x int);\n\x1b[31mnot red\x1b[0m "+nasty+"\n")
+		s.wait(time.Second).json(1, recording.KindExit, recording.Exit{Status: 3}).data(1, recording.KindClose, "")
+	})
+	add("sftp", meta("alice@example.com", "deploy", "files", start(28*time.Hour)), func(s *script) {
+		s.json(1, recording.KindOpen, recording.Open{Type: "sftp"})
+		s.wait(time.Second).json(1, recording.KindFile, recording.File{Op: "list", Path: "/srv/www"})
+		s.wait(2*time.Second).json(1, recording.KindFile, recording.File{Op: "put", Path: "/srv/www/index.html", Bytes: 18234, SHA256: strings.Repeat("ab12", 16)})
+		s.wait(time.Second).json(1, recording.KindFile, recording.File{Op: "rename", Path: "/srv/www/a", Target: "/srv/www/b" + nasty})
+		s.wait(time.Second).json(1, recording.KindFile, recording.File{Op: "get", Path: "/etc/shadow", Error: "permission denied"})
+		s.wait(time.Second).json(1, recording.KindExit, recording.Exit{Status: 0}).data(1, recording.KindClose, "")
+	})
+	add("two", meta("carol@example.com", "ops", "gw", start(50*time.Hour)), func(s *script) {
+		shell(s)
+		s.json(2, recording.KindOpen, recording.Open{Type: "exec", Command: "uptime"})
+		s.data(2, recording.KindOutput, "12:00:00 up 3 days, load average: 0.10\n").json(2, recording.KindExit, recording.Exit{Status: 0}).data(2, recording.KindClose, "")
+	})
+	add("nasty", meta("mallory@example.com", "mallory", "web", start(200*time.Hour)), func(s *script) {
+		s.json(1, recording.KindOpen, recording.Open{Type: "exec", PTY: true, Cols: 90, Rows: 12, Command: "echo '" + nasty + "'"})
+		s.wait(time.Second).data(1, recording.KindOutput, nasty+"\r\n\x1b]0;"+nasty+"\x07\x1b]52;c;aGFja2Vk\x07\x1b]8;;javascript:window.hacked=1\x07click me\x1b]8;;\x07\r\n\x1b[c\x1b[6nend-of-story\r\n")
+		s.wait(time.Second).json(1, recording.KindExit, recording.Exit{Signal: "TERM"}).data(1, recording.KindClose, "")
+	})
+	tagged := meta("", "root", "db1", start(400*time.Hour))
+	tagged.Login, tagged.SrcTags, tagged.Src = "", []string{"tag:ci"}, "runner"
+	add("tagged", tagged, func(s *script) {
+		s.json(1, recording.KindOpen, recording.Open{Type: "exec", Command: "ansible-playbook site.yml"})
+		s.wait(95*time.Minute).data(1, recording.KindOutput, "ok=42 changed=3\n").json(1, recording.KindExit, recording.Exit{Status: 0}).data(1, recording.KindClose, "")
+	})
+	part("cut", meta("bob@example.com", "bob", "web", start(5*time.Hour)), shell)
+	*clock = clock.Add(10 * time.Minute)
+	live := part("live", meta("alice@example.com", "deploy", "db1", start(4*time.Minute)), shell)
+	return ids, func() { put(t, w.store, "db1", ids["live"], live) }
+}
+
+// TestBrowser drives the page in headless Chromium; web/test/viewer.mjs has the steps.
+func TestBrowser(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the browser test takes half a minute")
+	}
+	for program, pkg := range map[string]string{"node": "nodejs", "/usr/bin/chromium": "chromium"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Fatalf("this test drives a browser and %s is missing: apt-get install -y %s (go test -short leaves it out)", program, pkg)
+		}
+	}
+	if _, err := os.Stat("web/node_modules/playwright-core"); err != nil {
+		t.Fatal("the page's parts are missing: run make, or (cd recording/replay/web && npm ci && npm run build)")
+	}
+	w := newWorld(t)
+	if page(w) != 200 {
+		t.Fatal(errNoPage)
+	}
+	clock := time.Now()
+	s, err := store.Open(store.Config{Dir: t.TempDir(), Clock: func() time.Time { return clock }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.store = s
+	ids, grow := fill(t, w, &clock)
+	shots := os.Getenv("SCREENSHOTS")
+	if shots == "" {
+		shots = t.TempDir()
+	}
+	input := map[string]any{"ids": ids, "nasty": nasty, "shots": shots, "profile": filepath.Join(t.TempDir(), "profile")}
+	for name, who := range map[string]policy.Identity{"admin": root, "alice": alice} {
+		srv := httptest.NewServer(w.newViewer(who))
+		defer srv.Close()
+		input[name] = srv.URL
+	}
+	input["token"] = token
+	text, err := json.Marshal(input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "node", "test/viewer.mjs")
+	cmd.Dir = "web"
+	cmd.Stdin = bytes.NewReader(text)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	steps := 0
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		switch line := lines.Text(); {
+		case line == "GROW": // the page follows the live recording: let it go on
+			grow()
+		default:
+			t.Log(line)
+			if strings.HasPrefix(line, "ok ") {
+				steps++
+			}
+		}
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if steps < 20 {
+		t.Fatalf("only %d steps were made", steps)
+	}
+}

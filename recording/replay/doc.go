@@ -1,0 +1,68 @@
+// Package replay is the viewer: a web page that lists recordings and plays them, running ones
+// too, and the API under it.
+//
+//	browser --HTTP--> Viewer: fromHere? -> who? -> may they (policy.Evaluate)? -> audited? -> answer
+//	                                        |                                        |
+//	                              mesh: WhoIs(remote address)               recording/store
+//	                              loopback: token
+//
+// The page is in web/ (TypeScript, built by esbuild into dist/, which is embedded). Without a
+// build, dist/ holds nothing and the Viewer says to run make.
+//
+// # Pages and API
+//
+//	/                                  the list
+//	/r/ID?t=12.5&c=1&speed=2           the player, at a second, on a channel
+//	/assets/NAME                       parts of the page
+//	/api/recordings?q=WORDS&own=1&before=ID
+//	                                   {"viewer":{who,node},"recordings":[summary...],"next":ID}
+//	/api/recordings/ID                 summary, description, channels, index of frames
+//	/api/recordings/ID/frames/N        {"n":N,"keyframes":[...],"events":[...]}
+//	/api/recordings/ID/file            the recording itself, .tsr
+//	/api/recordings/ID/cast?version=3&channel=1
+//	                                   asciicast 3 or 2
+//
+// GET only. Times in JSON are seconds since the recording's start, bytes are base64. A refusal
+// is {"error":"A sentence."}. The exact fields are the structs in api.go, and web/src/api.ts.
+//
+// An event is {"t":1.5,"ch":1,"k":"output","d":"..."}; kinds output, stderr, input, close and
+// signal carry bytes in d, the others JSON in j. A keyframe {channel,cols,rows,data} is what
+// a terminal showed just before the first event of its frame; to show second t a player takes
+// the nearest frame at or before t that has one, and applies events from there.
+//
+// # Who may see what
+//
+// Each request is answered for one identity: over the mesh the one that WhoIs gives for the
+// remote address, over loopback the one the token stands for. No header says who somebody is.
+// policy.Evaluate is asked (AskWatch) for each recording that would be listed, shown or
+// downloaded, with the policy of that moment. Refused recordings are not listed, and a direct
+// request for one is refused and audited.
+//
+// Everything shown is audited first; if that fails, it is not shown:
+//
+//	recording.list       with the filter
+//	recording.open       description and index
+//	recording.view       with "from", the second at which somebody began to watch; again when they
+//	                     jump elsewhere
+//	recording.download   with "as", tsr or cast
+//	recording.denied
+//
+// What goes on (a page that refreshes itself, frame after frame) is one entry in ten minutes.
+//
+// # What the browser may be made to do
+//
+// The remote address is the identity, so a foreign page in a viewer's browser must not be able
+// to use it. Host must be on the allow-list (a name rebound to this address is not); Origin,
+// where there is one, must be this place; Sec-Fetch-Site, where there is one, must be
+// same-origin or none, except for plain navigations to the two pages, so that links work.
+// Nothing can be changed through this handler at all. Frames are forbidden, the content policy
+// allows only the page's own script and style and no inline ones, and trusted types leave no way
+// to turn a string into markup or script.
+//
+// What was recorded is the work of the person recorded. It reaches the page as JSON, becomes
+// text nodes or goes to a terminal renderer without input, links, titles or clipboard.
+//
+// The token over loopback is compared in constant time, put into a cookie (HttpOnly,
+// SameSite=Strict) and taken out of the address by a redirect. Other programs of the same
+// person can read it where the person can; other people on the host cannot use the viewer.
+package replay

@@ -1,0 +1,159 @@
+package replay
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"tssh/policy"
+	"tssh/recording/audit"
+	"tssh/recording/store"
+)
+
+// Config is how a Viewer is set up. The zero value of each field shows less, never more.
+type Config struct {
+	Store *store.Store
+	// Policy gives the policy in force; it is asked for every recording that would be shown.
+	Policy func() *policy.Policy
+	// WhoIs gives the identity that the mesh proved for the remote address of a request. nil
+	// means the viewer is not open over the mesh.
+	WhoIs func(*http.Request) (policy.Identity, bool)
+	// AllowedHosts are the names and addresses, with or without a port, under which browsers
+	// may reach the viewer. Over loopback, loopback's own names are allowed as well.
+	AllowedHosts []string
+	// Token opens the viewer over loopback, to TokenIdentity. Empty: not open over loopback.
+	Token         string
+	TokenIdentity policy.Identity
+	// Audit writes one entry; what cannot be audited is not shown.
+	Audit func(audit.Entry) error
+	Clock func() time.Time // nil is time.Now
+	Log   *slog.Logger     // nil discards
+}
+
+// Viewer is the web page and its API, an http.Handler.
+type Viewer struct {
+	cfg    Config
+	assets map[string]asset
+	cookie string
+	mux    *http.ServeMux
+	open   *openFiles
+	seen   *seen
+}
+
+// New makes a Viewer.
+func New(cfg Config) (*Viewer, error) {
+	if cfg.Store == nil || cfg.Policy == nil || cfg.Audit == nil {
+		return nil, errors.New("replay: a viewer needs a store, a policy and an audit log")
+	}
+	if cfg.Token != "" && (len(cfg.Token) < 16 || !cfg.TokenIdentity.Valid()) {
+		return nil, errors.New("replay: a token needs at least 16 characters and somebody whom it identifies")
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	assets, err := loadAssets()
+	if err != nil {
+		return nil, fmt.Errorf("replay: page: %w", err)
+	}
+	v := &Viewer{
+		cfg: cfg, assets: assets, cookie: cookieName(cfg.Token),
+		open: newOpenFiles(cfg.Store), seen: newSeen(cfg.Clock), mux: http.NewServeMux(),
+	}
+	for pattern, h := range map[string]func(http.ResponseWriter, *http.Request, policy.Identity) error{
+		"GET /api/recordings":                 v.list,
+		"GET /api/recordings/{id}":            v.detail,
+		"GET /api/recordings/{id}/frames/{n}": v.frame,
+		"GET /api/recordings/{id}/file":       v.file,
+		"GET /api/recordings/{id}/cast":       v.cast,
+	} {
+		v.mux.HandleFunc(pattern, v.known(h))
+	}
+	page := v.known(func(w http.ResponseWriter, r *http.Request, _ policy.Identity) error {
+		v.serveAsset(w, r, "index.html")
+		return nil
+	})
+	v.mux.HandleFunc("GET /{$}", page)
+	v.mux.HandleFunc("GET /r/{id}", page)
+	v.mux.HandleFunc("GET /assets/{name}", v.known(func(w http.ResponseWriter, r *http.Request, _ policy.Identity) error {
+		v.serveAsset(w, r, r.PathValue("name"))
+		return nil
+	}))
+	return v, nil
+}
+
+// Close gives open files back. Requests that come later open them again.
+func (v *Viewer) Close() { v.open.close() }
+
+// ServeHTTP checks where the request comes from before anything looks at what it wants.
+func (v *Viewer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	harden(w.Header())
+	if no := v.fromHere(r); no != nil {
+		v.refuse(w, r, no)
+		return
+	}
+	if v.takeToken(w, r) {
+		return
+	}
+	if _, pattern := v.mux.Handler(r); pattern == "" {
+		v.refuse(w, r, &refusal{http.StatusNotFound, "there is nothing at this address", ""})
+		return
+	}
+	v.mux.ServeHTTP(w, r)
+}
+
+// known asks who it is before h runs, and puts h's refusal into words.
+func (v *Viewer) known(h func(http.ResponseWriter, *http.Request, policy.Identity) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		id, no := v.who(r)
+		if no != nil {
+			v.refuse(w, r, no)
+			return
+		}
+		err := h(w, r, id)
+		if err == nil {
+			return
+		}
+		if errors.As(err, &no) {
+			v.refuse(w, r, no)
+			return
+		}
+		v.cfg.Log.Error("viewer", "path", r.URL.Path, "viewer", id.Who(), "err", err)
+		v.refuse(w, r, &refusal{http.StatusInternalServerError, "the recorder has trouble of its own; its log says which", ""})
+	}
+}
+
+// refuse answers in JSON under /api, and with a plain line everywhere else.
+func (v *Viewer) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
+	if no.status != http.StatusNotFound && no.status != http.StatusInternalServerError {
+		v.cfg.Log.Info("viewer refused", "path", r.URL.Path, "remote", r.RemoteAddr, "status", no.status, "err", no)
+	}
+	say := sentence(no.say)
+	if strings.HasPrefix(r.URL.Path, "/api/") {
+		respond(w, no.status, map[string]string{"error": say})
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(no.status)
+	fmt.Fprintln(w, say)
+}
+
+// sentence makes a sentence for the page of words that follow the rules for error values.
+func sentence(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:] + "."
+}
+
+func respond(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(body) // a browser that went away is no concern here
+}

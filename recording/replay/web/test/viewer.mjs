@@ -1,0 +1,347 @@
+// Drives the viewer in headless Chromium. Standard input is JSON from browser_test.go: where
+// the viewers are, the token, and ids of recordings by name.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { chromium } from "playwright-core";
+
+const input = JSON.parse(readFileSync(0, "utf8"));
+const { ids, token, nasty } = input;
+
+const browser = await chromium.launch({
+  executablePath: "/usr/bin/chromium",
+  headless: true,
+  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+});
+
+const failures = [];
+const complaints = [];
+
+async function tab(options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 860 }, ...options });
+  context.setDefaultTimeout(8000);
+  const page = await context.newPage();
+  page.on("console", (m) => {
+    if (m.type() === "error" && !/status of 40[134]/.test(m.text())) complaints.push(`${page.url()}: ${m.text()}`);
+  });
+  page.on("pageerror", (e) => complaints.push(`${page.url()}: ${e.message}`));
+  page.on("request", (r) => {
+    const u = new URL(r.url());
+    if (u.hostname !== "127.0.0.1" && u.protocol !== "data:") complaints.push(`asks for ${r.url()}`);
+  });
+  page.on("dialog", (d) => {
+    complaints.push(`dialog: ${d.message()}`);
+    void d.dismiss();
+  });
+  return page;
+}
+
+async function step(name, fn) {
+  const before = complaints.length;
+  const began = Date.now();
+  try {
+    await fn();
+    assert.deepEqual(complaints.slice(before), [], "the browser complained");
+    console.log(`ok    ${name} (${Date.now() - began} ms)`);
+  } catch (err) {
+    failures.push(name);
+    console.log(`FAIL  ${name}: ${err.stack ?? err}`);
+  }
+}
+
+const shot = (page, name) => page.screenshot({ path: `${input.shots}/${name}.png` });
+const rows = (page) => page.locator("table.list tbody tr");
+const time = async (page) => {
+  const m = /(?:(\d+):)?(\d+):([\d.]+) \//.exec(await page.locator(".time").innerText());
+  return Number(m[1] ?? 0) * 3600 + Number(m[2]) * 60 + Number(m[3]);
+};
+const screen = (page) => page.locator(".xterm-rows").innerText();
+const has = (page, text) => page.waitForFunction((t) => document.querySelector(".xterm-rows, .output, .files")?.innerText.replaceAll("\u00a0", " ").includes(t), text, { timeout: 8000 });
+const open = (page, id, query = "") => page.goto(`${input.admin}/r/${id}${query}`);
+
+const admin = await tab();
+
+await step("the token opens the page and leaves the address", async () => {
+  await admin.goto(`${input.admin}/?token=${token}`);
+  await admin.waitForSelector("table.list");
+  assert.equal(new URL(admin.url()).search, "");
+  assert.equal(await admin.evaluate(() => document.cookie), "", "script can read the cookie");
+  assert.equal(await admin.locator("#viewer").innerText(), "root@example.com");
+});
+
+await step("the list says who, as whom, where, when, how long and how it ended", async () => {
+  assert.equal(await rows(admin).count(), Object.keys(ids).length);
+  const row = (name) => admin.locator(`tr[data-id="${ids[name]}"]`).innerText();
+  for (const word of ["alice@example.com", "laptop", "deploy", "web", "shell", "today", "2 min", "exit 0"]) assert.ok((await row("shell")).includes(word) || word === "today", `${word} in ${await row("shell")}`);
+  assert.match(await row("exec"), /pg_dump --schema-only app[\s\S]*exit 3/);
+  assert.match(await row("nasty"), /SIGTERM/);
+  assert.match(await row("live"), /live/);
+  assert.match(await row("cut"), /cut off/);
+  assert.match(await row("tagged"), /tag:ci[\s\S]*1 h 35 min/);
+  assert.match(await row("two"), /and 1 more/);
+  await shot(admin, "list");
+});
+
+await step("the filter narrows the list and is kept in the address", async () => {
+  await admin.fill("#filter", "alice PG_DUMP");
+  await admin.waitForFunction(() => document.querySelectorAll("table.list tbody tr").length === 1);
+  assert.match(admin.url(), /q=alice/);
+  await admin.reload();
+  await admin.waitForFunction(() => document.querySelectorAll("table.list tbody tr").length === 1);
+  await admin.fill("#filter", "nobody-has-this");
+  await admin.waitForFunction(() => document.querySelector(".note").textContent.includes("Nothing matches"));
+  await admin.fill("#filter", "");
+  await admin.waitForFunction((n) => document.querySelectorAll("table.list tbody tr").length === n, Object.keys(ids).length);
+  await admin.getByRole("button", { name: "Mine" }).click();
+  await admin.waitForFunction(() => document.querySelector(".note").textContent.includes("Nothing of yours"));
+});
+
+await step("a session plays, and its colours are there", async () => {
+  await admin.goto(`${input.admin}/`);
+  await admin.locator(`tr[data-id="${ids.shell}"] .end`).click(); // anywhere in the row
+  await admin.waitForSelector(".xterm-rows");
+  await admin.keyboard.press("Space");
+  await has(admin, "systemctl status");
+  await has(admin, "Active: failed");
+  const colour = await admin.evaluate(() => {
+    const el = [...document.querySelectorAll(".xterm-rows span")].find((s) => s.textContent.includes("failed"));
+    return getComputedStyle(el).color;
+  });
+  assert.equal(colour, "rgb(255, 139, 146)", "bright red of the theme, so the renderer's styles are in force");
+  assert.ok((await time(admin)) > 2);
+});
+
+await step("idle time is skipped, and said", async () => {
+  await has(admin, "journalctl");
+  const t = await time(admin);
+  assert.ok(t > 44 && t < 60, `at ${t}`);
+  assert.match(await admin.locator(".skipped").innerText(), /4\d s without/);
+  const exact = await admin.evaluate(() => {
+    const el = [...document.querySelectorAll(".xterm-rows span")].find((s) => s.textContent.includes("[emerg]"));
+    return el && getComputedStyle(el).color;
+  });
+  await has(admin, "größer als 🚀 erwartet");
+  await shot(admin, "player");
+  assert.ok(exact === undefined || exact === "rgb(250, 180, 90)" || exact === null, exact);
+});
+
+await step("direct colours come through the content policy", async () => {
+  await open(admin, ids.shell, "?t=52");
+  await has(admin, "[emerg]");
+  const c = await admin.evaluate(() => getComputedStyle([...document.querySelectorAll(".xterm-rows span")].find((s) => s.textContent.includes("[emerg]"))).color);
+  assert.equal(c, "rgb(250, 180, 90)");
+});
+
+await step("speed changes while playing", async () => {
+  await open(admin, ids.shell, "?idle=1");
+  await admin.waitForSelector(".xterm-rows");
+  await admin.keyboard.press("k");
+  for (let i = 0; i < 4; i++) await admin.keyboard.press("+");
+  assert.equal(await admin.locator(".speed").inputValue(), "16");
+  const a = await time(admin);
+  await admin.waitForTimeout(1000);
+  const passed = (await time(admin)) - a;
+  assert.ok(passed > 10 && passed < 22, `${passed} s in one second at 16x`);
+  await admin.selectOption(".speed", "0.25");
+  const b = await time(admin);
+  await admin.waitForTimeout(1000);
+  const slow = (await time(admin)) - b;
+  assert.ok(slow > 0.1 && slow < 0.6, `${slow} s in one second at 0.25x`);
+  assert.match(admin.url(), /speed=0.25/);
+});
+
+await step("seeking forth and back shows what playing through shows", async () => {
+  await open(admin, ids.shell);
+  await admin.waitForSelector(".xterm-rows");
+  await admin.keyboard.press("End");
+  await has(admin, "all-good-again");
+  const end = await screen(admin);
+  assert.equal(await admin.evaluate(() => document.querySelectorAll(".xterm-rows > div").length), 30, "the resize was followed");
+  const bar = await admin.locator(".timeline").boundingBox();
+  const began = Date.now();
+  await admin.mouse.click(bar.x + bar.width * 0.02, bar.y + 20);
+  await has(admin, "systemctl");
+  console.log(`      seek to the beginning: ${Date.now() - began} ms`);
+  assert.ok((await time(admin)) < 6);
+  assert.ok(!(await screen(admin)).includes("all-good"));
+  assert.equal(await admin.evaluate(() => document.querySelectorAll(".xterm-rows > div").length), 24);
+  await admin.keyboard.press("End");
+  await has(admin, "all-good-again");
+  assert.equal(await screen(admin), end);
+  assert.match(admin.url(), /t=\d+/);
+  await shot(admin, "end");
+});
+
+await step("a link with a second opens there", async () => {
+  const other = await admin.context().newPage();
+  await other.goto(`${input.admin}/r/${ids.shell}?t=47`);
+  await has(other, "journalctl");
+  assert.equal(Math.round(await time(other)), 47);
+  await other.close();
+});
+
+await step("steps, tenths, wall clock and help have keys", async () => {
+  await open(admin, ids.shell);
+  await admin.waitForSelector(".xterm-rows");
+  const at = [];
+  for (const key of [".", ".", ",", "5", "ArrowRight", "Home"]) {
+    const before = await time(admin);
+    await admin.keyboard.press(key);
+    if (key !== ".") await admin.waitForFunction(() => true);
+    await admin.waitForTimeout(250);
+    at.push([key, before, await time(admin)]);
+  }
+  for (const [key, before, after] of at) {
+    if (key === "." || key === "ArrowRight") assert.ok(after >= before, `${key}: ${before} -> ${after}`);
+    if (key === "," || key === "Home") assert.ok(after <= before, `${key}: ${before} -> ${after}`);
+  }
+  assert.ok(at[3][2] > 60, `5 goes to the middle: ${at[3]}`);
+  assert.equal(at[5][2], 0);
+  await admin.keyboard.press("w");
+  assert.match(await admin.locator(".time").innerText(), /\d\d:\d\d:\d\d/);
+  await admin.keyboard.press("?");
+  assert.ok(await admin.locator("dialog.help").isVisible());
+  await shot(admin, "help");
+  await admin.keyboard.press("Escape");
+  assert.ok(!(await admin.locator("dialog.help").isVisible()));
+});
+
+await step("a command without a terminal is text, its two outputs apart", async () => {
+  await open(admin, ids.exec);
+  await admin.waitForSelector(".output");
+  await admin.keyboard.press("End");
+  await has(admin, "circular foreign-key");
+  assert.match(await admin.locator(".output .stderr").innerText(), /pg_dump: warning/);
+  const text = await admin.locator(".output").innerText();
+  assert.ok(text.includes("größe (x int)"), "a character divided between two writes");
+  assert.ok(text.includes("␛[31mnot red"), "escape sequences are shown, not obeyed");
+  assert.ok(text.includes(nasty));
+  assert.match(await admin.locator(".endmark").innerText(), /exit 3/);
+  await shot(admin, "exec");
+});
+
+await step("file operations are a table", async () => {
+  await open(admin, ids.sftp);
+  await admin.waitForSelector(".files");
+  await admin.keyboard.press("End");
+  await has(admin, "permission denied");
+  const text = await admin.locator(".files").innerText();
+  for (const word of ["upload", "/srv/www/index.html", "18.2 kB", "ab12ab12ab12", "rename", nasty]) assert.ok(text.includes(word), word);
+  await shot(admin, "files");
+});
+
+await step("channels can be chosen", async () => {
+  await open(admin, ids.two);
+  await admin.waitForSelector(".xterm-rows");
+  assert.ok(await admin.locator(".channel").isVisible());
+  await admin.keyboard.press("End");
+  await admin.keyboard.press("c");
+  await has(admin, "load average");
+  assert.match(admin.url(), /c=2/);
+});
+
+await step("recorded text is shown and does nothing", async () => {
+  await open(admin, ids.nasty);
+  await admin.waitForSelector(".xterm-rows");
+  await admin.keyboard.press("End");
+  await has(admin, "end-of-story");
+  assert.ok((await screen(admin)).replaceAll("\u00a0", " ").replaceAll("\n", "").includes("<img src=x onerror="));
+  await admin.getByText("click me").first().click({ force: true });
+  assert.equal(await admin.evaluate(() => window.hacked), undefined);
+  assert.equal(await admin.evaluate(() => document.querySelectorAll("img, iframe, body script").length), 0);
+  assert.ok(!(await admin.title()).includes("script"));
+  await admin.goto(`${input.admin}/`);
+  await admin.waitForSelector("table.list");
+  assert.ok((await admin.locator(`tr[data-id="${ids.nasty}"] code`).innerText()).includes("<script>"));
+  assert.equal(await admin.evaluate(() => window.hacked), undefined);
+});
+
+await step("a recording that was cut off says so and plays what there is", async () => {
+  await open(admin, ids.cut);
+  await admin.waitForSelector(".xterm-rows");
+  assert.match(await admin.locator(".banner").first().innerText(), /stops at .* without an end/);
+  await admin.keyboard.press("End");
+  await has(admin, "package-");
+  await shot(admin, "cut");
+});
+
+await step("no such recording, in words", async () => {
+  await open(admin, "20200101-000000-aaaaaaaaaaaaaaaa");
+  await admin.waitForSelector(".state");
+  assert.match(await admin.locator(".state").innerText(), /No such recording[\s\S]*no recording with this id/);
+});
+
+await step("a live recording is followed", async () => {
+  await open(admin, ids.live);
+  await admin.waitForSelector(".xterm-rows");
+  await admin.getByRole("button", { name: "Go live" }).click();
+  await has(admin, "package-");
+  const before = await time(admin);
+  console.log("GROW");
+  await admin.waitForFunction(() => document.querySelector(".xterm-rows").innerText.replaceAll("\u00a0", " ").includes("all-good-again"), null, { timeout: 15000 });
+  assert.ok((await time(admin)) > before);
+  await admin.waitForFunction(() => document.querySelector(".endmark").innerText.includes("exit 0"), null, { timeout: 5000 });
+});
+
+const alice = await tab();
+
+await step("somebody else sees own recordings only", async () => {
+  await alice.goto(`${input.alice}/?token=${token}`);
+  await alice.waitForSelector("table.list");
+  const seen = await rows(alice).evaluateAll((r) => r.map((x) => x.dataset.id));
+  assert.deepEqual(seen.sort(), [ids.shell, ids.exec, ids.sftp, ids.live].sort());
+});
+
+await step("and is refused the others in words", async () => {
+  await alice.goto(`${input.alice}/r/${ids.cut}`);
+  await alice.waitForSelector(".state");
+  assert.match(await alice.locator(".state").innerText(), /policy does not let you see this recording/i);
+  await shot(alice, "denied");
+});
+
+await step("without the token there is nothing", async () => {
+  const stranger = await tab();
+  const res = await stranger.goto(`${input.admin}/`);
+  assert.equal(res.status(), 401);
+  assert.match(await stranger.locator("body").innerText(), /Open the whole address/);
+});
+
+await step("another site can neither frame nor read the viewer", async () => {
+  const page = await admin.context().newPage();
+  await page.route("http://127.0.0.1:1/", (r) => r.fulfill({ contentType: "text/html", body: "<title>other</title>" }));
+  await page.goto("http://127.0.0.1:1/");
+  const read = await page.evaluate((u) => fetch(`${u}/api/recordings`, { credentials: "include" }).then((r) => r.text(), () => "refused"), input.admin);
+  assert.equal(read, "refused");
+  await page.close();
+});
+
+await step("it fits a phone", async () => {
+  const phone = await tab({ viewport: { width: 390, height: 800 }, deviceScaleFactor: 2, colorScheme: "dark", hasTouch: true });
+  await phone.goto(`${input.admin}/?token=${token}`);
+  await phone.waitForSelector("table.list");
+  await shot(phone, "phone-list");
+  for (const path of ["/", `/r/${ids.shell}?t=47`, `/r/${ids.sftp}?t=4`]) {
+    await phone.goto(input.admin + path);
+    await phone.waitForSelector("table.list, .xterm-rows, .files");
+    assert.ok(await phone.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${path} is wider than the phone`);
+  }
+  await phone.goto(`${input.admin}/r/${ids.shell}?t=47`);
+  await has(phone, "journalctl");
+  await shot(phone, "phone-player");
+});
+
+await step("it is dark where the person likes it dark", async () => {
+  const dark = await tab({ colorScheme: "dark" });
+  await dark.goto(`${input.admin}/?token=${token}`);
+  await dark.waitForSelector("table.list");
+  await shot(dark, "dark-list");
+  await dark.goto(`${input.admin}/r/${ids.shell}?t=100`);
+  await dark.waitForSelector(".xterm-rows");
+  await dark.waitForTimeout(300);
+  await shot(dark, "dark-player");
+});
+
+await browser.close();
+if (failures.length > 0) {
+  console.log(`${failures.length} failed: ${failures.join("; ")}`);
+  process.exit(1);
+}

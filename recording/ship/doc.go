@@ -1,0 +1,51 @@
+// Package ship brings recordings from the spool of a host to a recorder, while they run and
+// after, and takes them there.
+//
+//	tsshd                                   tsshub
+//	recording.Spool --> Sender  == TLS ==>  Receiver --> Sink (recording/store)
+//	      ^                |                   |
+//	      +--- Acked ------+<-- {"acked":N} ---+   only what is verified and on disk
+//
+// # Requests
+//
+// All under the recorder's base URL, over connections on which both sides proved their keys.
+// ID is a recording's id.
+//
+//	GET  /v1/recordings/ID             what the recorder has of it
+//	PUT  /v1/recordings/ID?offset=N    the bytes from N on, at most 6 MiB
+//	POST /v1/recordings/ID/start       recording.Start; the answer is recording.Countersignature
+//
+// GET and PUT answer {"acked":M,"complete":bool,"error":words}. M is how many bytes of the
+// recording are verified and durable at the recorder; complete says that its end is among them.
+// The recorder keeps whole blocks (see package recording): M can be less than N plus the length
+// of the body, and the rest is sent again with what follows. An empty PUT says that the
+// recording goes on; a Sender sends one every 30 s where nothing else was to be sent.
+//
+//	200  taken, as far as M says
+//	400  not an id, no offset
+//	403  the recorder does not know the host, or the recording is another host's
+//	409  N is not where the recording ends; M is
+//	413  more than 6 MiB
+//	422  the bytes do not continue the recording: nothing of them was kept
+//	507  no room: the host's quota, the recorder's, or its disk
+//
+// After any other answer, or none, the Sender takes the recorder to be away: it waits, one
+// second first and a minute at last, each wait shortened by a random part, asks where the
+// recorder is, and goes on there. A refusal (4xx, 507) concerns one recording, which stays in
+// the spool and is tried again after a quarter of an hour at most; the others go on.
+//
+// # Trust
+//
+// The Receiver believes a host nothing but its identity: whose key the connection has decides
+// which host's recordings may be written, and what it sends must continue the hash chain and
+// carry signatures that fit. A host can send rubbish inside a recording of its own; it cannot
+// change what was acknowledged, or touch another's. A countersignature says that a recording
+// with this first key was announced by this host at this time by the recorder's clock, so the
+// host cannot later put another in its place.
+//
+// The Sender believes the recorder to say how much it has, for that is what the spool is freed
+// by; the recorder is the hub whose key is pinned. What it says is checked against what is here.
+//
+// Memory: a Sender holds at most four appends of 512 KiB (6 MiB where one block is larger), a
+// Receiver at most 24 bodies at once, and neither ever a whole recording.
+package ship

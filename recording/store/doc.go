@@ -1,0 +1,44 @@
+// Package store keeps the recordings that a recorder has received, in a folder.
+//
+//	ship.Receiver --Append--> verify, write, fsync --> DIR/2026/11/ID.tsr
+//	                               |                   DIR/2026/11/ID.json   summary, once complete
+//	                               v
+//	                            Summary in memory <--List, Lookup-- replay, tsshub
+//
+// # Files
+//
+// One file a recording, in the format of package recording, byte for byte as the host made it;
+// in a folder for the month in which it began, by the host's clock. The file describes itself:
+// the list is made from the files alone, and whoever has only the folder has everything.
+// ID.json is the summary of a complete recording, {"version":1,"summary":Summary}. It is
+// believed if it fits the file's size and id, saves reading the file at the next start, and can
+// be deleted at any time. Folders are 0700, files 0600.
+//
+// # Appending
+//
+// Append takes bytes only from the host whose node id is in the first block, only at the end,
+// and only whole blocks that continue the chain and whose signatures fit (recording.Verifier).
+// When it returns they are on disk. Bytes that are refused leave no trace, in the file or in
+// the state of the verification.
+//
+// What a crash can leave behind is bytes after the last whole block, which nobody was told of:
+// Open cuts them off. If a file does not verify any more from some block on, what comes before
+// is shown, the rest is left where it is, and nothing more is appended: that is for a person to
+// look at.
+//
+// # Limits
+//
+// Bytes per host, bytes in all, and bytes that stay free on the disk. A host over its quota
+// gets a refusal and keeps the recording in its spool; others go on.
+//
+// A Summary describes at most 64 channels and 512 bytes of each command. Some 2 kB a recording
+// stay in memory; verifiers and open files are let go after ten minutes and one minute without
+// an append.
+//
+// # Trust
+//
+// What is inside a recording was written by a host, which may be taken over: names, commands,
+// times. It is checked for form and bounded, never used in a path (ids are, after
+// recording.ValidID), and must be encoded by whoever shows it. A host's clock decides the
+// folder and the place in the list, nothing else.
+package store

@@ -1,0 +1,223 @@
+package store
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tssh/recording"
+)
+
+const (
+	// liveFor is how long a recording without an end counts as running after its host was last
+	// heard about it. Senders report at least every 30 s.
+	liveFor = 90 * time.Second
+	// verifierIdle is how long the state of an unfinished recording's verification is kept in
+	// memory without an append; after that it is made again from the file.
+	verifierIdle = 10 * time.Minute
+)
+
+// Config is how a Store is set up.
+type Config struct {
+	Dir string // made if it is not there
+
+	MaxBytesPerHost int64 // of recordings of one host; 0 is no limit
+	MaxBytes        int64 // of all recordings; 0 is no limit
+	MinFree         int64 // bytes that stay free on the disk; 0 is no limit
+
+	Log   *slog.Logger     // nil discards
+	Clock func() time.Time // nil is time.Now
+}
+
+// What an append can be refused for. Each is found with errors.Is.
+var (
+	ErrNotFound = errors.New("there is no such recording")
+	ErrForeign  = errors.New("the recording belongs to another host")
+	ErrOffset   = errors.New("the append does not begin where the recording ends")
+	ErrTampered = errors.New("the bytes do not continue the recording")
+	ErrQuota    = errors.New("the recorder has no room for more")
+	ErrID       = errors.New("this is not the id of a recording")
+)
+
+// Store is a folder of recordings; safe for concurrent use.
+// Lock order: rec.mu before Store.mu.
+type Store struct {
+	cfg     Config
+	readers atomic.Int32 // recs whose reader is open
+
+	mu     sync.RWMutex
+	recs   map[string]*rec
+	sorted []*rec // newest first, then by id
+	bytes  int64
+	byHost map[string]int64
+	swept  time.Time
+}
+
+// rec is one recording. The fields from sum on are guarded by Store.mu, so that lists need one
+// lock; mu serialises appends.
+type rec struct {
+	id   string
+	path string
+	host string // HostID of its first frame
+
+	mu       sync.Mutex
+	verifier *recording.Verifier // nil when it must be made from the file
+	reader   *reader             // nil when closed
+	read     int                 // frames that the summary has
+	used     time.Time           // last append
+
+	sum    Summary
+	words  string
+	heard  time.Time // the host's last word about it
+	sealed bool      // takes no more: complete, or its bytes here do not verify
+}
+
+// Open reads what is in the folder and mends what a crash left: bytes after the last whole
+// frame were never acknowledged and are cut off.
+func Open(cfg Config) (*Store, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("store: open: %w", err)
+	}
+	s := &Store{cfg: cfg, recs: map[string]*rec{}, byHost: map[string]int64{}}
+	if err := s.rebuild(); err != nil {
+		return nil, fmt.Errorf("store: open %s: %w", cfg.Dir, err)
+	}
+	return s, nil
+}
+
+// add puts r into the list. mu is held.
+func (s *Store) add(r *rec) {
+	s.recs[r.id] = r
+	at, _ := slices.BinarySearchFunc(s.sorted, r, byAge)
+	s.sorted = slices.Insert(s.sorted, at, r)
+	s.bytes += r.sum.Size
+	s.byHost[r.host] += r.sum.Size
+}
+
+func byAge(a, b *rec) int {
+	if c := b.sum.Meta.Start.Compare(a.sum.Meta.Start); c != 0 {
+		return c
+	}
+	return cmp.Compare(a.id, b.id)
+}
+
+// Query chooses recordings for List.
+type Query struct {
+	Words  string              // every word must occur in person, host, user, command or id
+	May    func(*Summary) bool // nil chooses none: who may see must be decided
+	Before string              // cursor: only recordings after this one in the list
+	Limit  int                 // at most; 0 means 100
+}
+
+// List gives the newest recordings that q chooses, and a cursor when there are more.
+func (s *Store) List(q Query) ([]Summary, string) {
+	if q.May == nil {
+		return nil, ""
+	}
+	if q.Limit <= 0 {
+		q.Limit = 100
+	}
+	words := strings.Fields(strings.ToLower(q.Words))
+	now := s.cfg.Clock()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	from := 0
+	if q.Before != "" {
+		r, ok := s.recs[q.Before]
+		if !ok {
+			return nil, ""
+		}
+		at, _ := slices.BinarySearchFunc(s.sorted, r, byAge)
+		from = at + 1
+	}
+	var out []Summary
+	for _, r := range s.sorted[from:] {
+		if !r.matches(words) || !q.May(&r.sum) {
+			continue
+		}
+		if len(out) == q.Limit {
+			return out, out[len(out)-1].Meta.ID
+		}
+		out = append(out, s.summary(r, now))
+	}
+	return out, ""
+}
+
+func (r *rec) matches(words []string) bool {
+	for _, w := range words {
+		if !strings.Contains(r.words, w) {
+			return false
+		}
+	}
+	return true
+}
+
+// summary is a copy of r's, with Live decided. mu is held.
+func (s *Store) summary(r *rec, now time.Time) Summary {
+	c := r.sum.clone()
+	c.Live = !r.sealed && !c.Complete && now.Sub(r.heard) < liveFor
+	return c
+}
+
+// Lookup gives the summary of one recording.
+func (s *Store) Lookup(id string) (Summary, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	r, ok := s.recs[id]
+	if !ok {
+		return Summary{}, fmt.Errorf("store: %w", ErrNotFound)
+	}
+	return s.summary(r, s.cfg.Clock()), nil
+}
+
+// Reader reads the bytes of a recording that are verified and durable here.
+type Reader struct {
+	*io.SectionReader
+	f *os.File
+}
+
+// Close gives the file back.
+func (r *Reader) Close() error { return r.f.Close() }
+
+// Read opens the bytes of one recording.
+func (s *Store) Read(id string) (*Reader, error) {
+	s.mu.RLock()
+	r, ok := s.recs[id]
+	var size int64
+	if ok {
+		size = r.sum.Size
+	}
+	s.mu.RUnlock()
+	if !ok {
+		return nil, fmt.Errorf("store: %w", ErrNotFound)
+	}
+	f, err := os.Open(r.path)
+	if err != nil {
+		return nil, fmt.Errorf("store: read %s: %w", id, err)
+	}
+	return &Reader{io.NewSectionReader(f, 0, size), f}, nil
+}
+
+// pathOf is where a recording lives: by the month it began, so that no folder grows without end.
+func (s *Store) pathOf(m recording.Meta) (string, error) {
+	y := m.Start.UTC().Year()
+	if y < 1970 || y > 9999 {
+		return "", fmt.Errorf("%w: it claims to begin in the year %d", ErrTampered, y)
+	}
+	return filepath.Join(s.cfg.Dir, m.Start.UTC().Format("2006"), m.Start.UTC().Format("01"), m.ID+".tsr"), nil
+}

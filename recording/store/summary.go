@@ -1,0 +1,123 @@
+package store
+
+import (
+	"encoding/json"
+	"strings"
+	"time"
+
+	"tssh/recording"
+)
+
+const (
+	maxChannels = 64  // channels that a summary describes; more are only counted
+	maxCommand  = 512 // bytes of a command that a summary keeps
+)
+
+// Summary is what the list needs to know of a recording, without reading it.
+type Summary struct {
+	Meta     recording.Meta `json:"meta"`
+	Size     int64          `json:"size"`     // bytes here, all verified
+	Duration time.Duration  `json:"duration"` // until the last event that is here
+	Opened   int            `json:"opened"`   // channels that did something
+	Channels []Channel      `json:"channels,omitempty"`
+	End      *recording.End `json:"end,omitempty"`
+	Complete bool           `json:"complete"` // its end is here, and signed
+	Problem  string         `json:"problem,omitempty"`
+
+	// Live is set while the host goes on reporting that the connection is open.
+	Live bool `json:"-"`
+}
+
+// Channel is one channel that did something.
+type Channel struct {
+	N       uint32          `json:"n"`
+	Type    string          `json:"type"`
+	Command string          `json:"command,omitempty"`
+	PTY     bool            `json:"pty,omitempty"`
+	Cols    int             `json:"cols,omitempty"`
+	Rows    int             `json:"rows,omitempty"`
+	Opened  time.Duration   `json:"opened"`
+	Closed  time.Duration   `json:"closed,omitempty"`
+	Exit    *recording.Exit `json:"exit,omitempty"`
+}
+
+// Main is the channel that says what the connection was for: its first.
+func (s *Summary) Main() Channel {
+	if len(s.Channels) == 0 {
+		return Channel{}
+	}
+	return s.Channels[0]
+}
+
+// apply takes one more event into account. Events whose data is not what their kind says are
+// passed over: the summary is a help, the recording is the evidence.
+func (s *Summary) apply(e recording.Event) {
+	s.Duration = max(s.Duration, e.At)
+	switch e.Kind {
+	case recording.KindOpen:
+		var o recording.Open
+		if json.Unmarshal(e.Data, &o) != nil {
+			return
+		}
+		s.Opened++
+		if len(s.Channels) < maxChannels {
+			s.Channels = append(s.Channels, Channel{
+				N: e.Channel, Type: o.Type, Command: clip(o.Command), PTY: o.PTY, Cols: o.Cols, Rows: o.Rows, Opened: e.At,
+			})
+		}
+	case recording.KindExit:
+		var x recording.Exit
+		if c := s.channel(e.Channel); c != nil && json.Unmarshal(e.Data, &x) == nil {
+			c.Exit = &x
+		}
+	case recording.KindClose:
+		if c := s.channel(e.Channel); c != nil {
+			c.Closed = e.At
+		}
+	case recording.KindEnd:
+		var end recording.End
+		if json.Unmarshal(e.Data, &end) == nil {
+			end.Text = clip(end.Text)
+			s.End = &end
+		}
+	}
+}
+
+func (s *Summary) channel(n uint32) *Channel {
+	for i := range s.Channels {
+		if s.Channels[i].N == n {
+			return &s.Channels[i]
+		}
+	}
+	return nil
+}
+
+func clip(s string) string {
+	if len(s) <= maxCommand {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxCommand], "") + "..."
+}
+
+// words is the text that a filter looks through.
+func (s *Summary) words() string {
+	var b strings.Builder
+	for _, t := range []string{s.Meta.ID, s.Meta.Login, s.Meta.Src, s.Meta.Host, s.Meta.LocalUser, strings.Join(s.Meta.SrcTags, " "), strings.Join(s.Meta.HostTags, " ")} {
+		b.WriteString(t)
+		b.WriteByte('\n')
+	}
+	for _, c := range s.Channels {
+		b.WriteString(c.Type)
+		b.WriteByte('\n')
+		b.WriteString(c.Command)
+		b.WriteByte('\n')
+	}
+	return strings.ToLower(b.String())
+}
+
+// clone is a copy that shares nothing with s.
+func (s *Summary) clone() Summary {
+	c := *s
+	c.Channels = append([]Channel(nil), s.Channels...)
+	return c
+}
