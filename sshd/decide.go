@@ -161,11 +161,12 @@ func (l *link) begin(b *control.BeginMsg) (*control.GoMsg, *os.File, error) {
 		return &control.GoMsg{Say: say}, nil, nil
 	}
 	l.s.loggedIn(l)
+	l.watchRecording(rec)
 	l.s.cfg.Log.Info("session opened", "session", rec.ID(), "node", l.src.Name, "login", l.src.Who(), "as", g.user, "rule", ruleName(d), "pid", l.proc.pid)
 	l.s.audit(audit.Entry{Kind: "session.open", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(g.user), Session: rec.ID(), Verdict: d.Verdict.String(), Rule: ruleName(d), Text: l.client})
 	a := g.account
 	msg := &control.GoMsg{OK: true, Account: control.Account{Name: a.Name, UID: a.UID, GID: a.GID, Groups: a.Groups, Home: a.Home, Shell: a.Shell},
-		ID: rec.ID(), Start: l.began, Person: l.src.Who(), Node: l.src.Name, AcceptEnv: d.AcceptEnv}
+		ID: rec.ID(), Start: rec.Meta().Start, Person: l.src.Who(), Node: l.src.Name, AcceptEnv: d.AcceptEnv}
 	if l.survive {
 		msg.Socket, msg.Token = l.s.socketPath(), token
 	}
@@ -189,6 +190,20 @@ func (l *link) record() (*recording.Session, *os.File, error) {
 		return nil, nil, err
 	}
 	return rec, f, nil
+}
+
+// watchRecording ends the session when its recording cannot go on.
+func (l *link) watchRecording(rec *recording.Session) {
+	l.s.wg.Add(1)
+	go func() { // ends with the link, or with the recording
+		defer l.s.wg.Done()
+		select {
+		case err := <-rec.Failed():
+			l.s.cfg.Log.Error("recording", "session", rec.ID(), "err", err)
+			l.revoke(causeRecorder, sayRecorderFailed)
+		case <-l.over:
+		}
+	}()
 }
 
 func tagWords(tags []policy.Tag) []string {

@@ -38,6 +38,8 @@ type link struct {
 
 	handshaking bool // guarded by s.mu
 
+	dialogues sync.WaitGroup // control sockets being read
+
 	mu       sync.Mutex
 	ctl      *control.Conn // nil while the process is not connected
 	state    control.State
@@ -83,11 +85,7 @@ func (l *link) serve() {
 	ctl := l.ctl
 	l.mu.Unlock()
 	if ctl != nil {
-		l.s.wg.Add(1)
-		go func() { // ends with the socket
-			defer l.s.wg.Done()
-			l.listen(ctl)
-		}()
+		l.startListening(ctl)
 	}
 	ended := l.proc.wait()
 	if !ended {
@@ -95,7 +93,8 @@ func (l *link) serve() {
 		l.s.leave(l)
 		return // let go: it lives on
 	}
-	l.proc.letGo() // from here on its number may be another's
+	l.proc.letGo()     // from here on its number may be another's
+	l.dialogues.Wait() // its last words; the sockets ended with it
 	if l.pumped != nil {
 		// The process closed its end; what it wrote last is still to be carried.
 		select {
@@ -112,9 +111,19 @@ func (l *link) serve() {
 // has no business to.
 const orphanTime = 2 * time.Second
 
+func (l *link) startListening(ctl *control.Conn) {
+	l.s.wg.Add(1)
+	l.dialogues.Add(1)
+	go func() { // ends with the socket
+		defer l.s.wg.Done()
+		l.listen(ctl)
+	}()
+}
+
 // listen handles what the process says until its socket closes.
 func (l *link) listen(ctl *control.Conn) {
 	err := l.dialogue(ctl)
+	l.dialogues.Done()
 	ctl.Close()
 	l.mu.Lock()
 	if l.ctl == ctl {

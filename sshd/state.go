@@ -207,7 +207,7 @@ func (s *Server) takeOver(name string) error {
 	}
 	u.conns++
 	s.mu.Unlock()
-	_ = l.rec.Note("adopted", "by a new daemon")
+	l.watchRecording(l.rec)
 	s.cfg.Log.Info("session taken over", "session", st.ID, "node", st.SrcName, "as", st.User, "pid", st.PID)
 	s.audit(audit.Entry{Kind: "session.adopt", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(st.User), Session: st.ID})
 	s.wg.Go(l.serve)
@@ -305,11 +305,7 @@ func (s *Server) comeBack(nc *net.UnixConn) {
 	if revoked != nil {
 		_ = ctl.Send(control.Message{Type: control.Revoke, Body: revoked}, nil)
 	}
-	s.wg.Add(1)
-	go func() { // ends with the socket
-		defer s.wg.Done()
-		l.listen(ctl)
-	}()
+	l.startListening(ctl)
 	s.cfg.Log.Info("session is back", "session", r.ID, "pid", l.proc.pid)
 }
 

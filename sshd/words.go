@@ -7,6 +7,7 @@ const (
 	causeRevoked    = "revoked"
 	causeTerminated = "terminated"
 	causeLost       = "lost"
+	causeRecorder   = "recorder-failed"
 )
 
 // Words for people. None names other people, rules, or accounts that the person may not
@@ -20,6 +21,7 @@ const (
 	sayCheck          = "this login needs you to sign in again first, and this host cannot ask for that yet"
 	sayRecorder       = "the rule for this login insists on a recorder, and this host cannot reach one yet"
 	sayNoSpool        = "this host cannot record sessions at the moment, and starts none without; tell its administrator"
+	sayRecorderFailed = "this session cannot be recorded any more: the disk of this host is full, or a limit was reached"
 	sayGone           = "your machine is not part of the mesh any more"
 	sayRevoked        = "your access to this host was taken back"
 	sayChanged        = "the rule for this login changed; connect again"
