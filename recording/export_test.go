@@ -1,6 +1,9 @@
 package recording
 
-import "bytes"
+import (
+	"bytes"
+	"os"
+)
 
 // NewStart is what the spool sends to a hub.
 var NewStart = newStart
@@ -50,5 +53,29 @@ func ReadRecords(b []byte) (evs []Event) {
 			return evs
 		}
 		evs, b = append(evs, ev), b[n:]
+	}
+}
+
+// AppendRecord is a record as a hostile process may write it.
+func AppendRecord(b []byte, at int64, ch uint32, k Kind, data []byte) []byte {
+	return appendJournalRecord(b, at, ch, k, data)
+}
+
+// FillDisk gives the recording a file that takes nothing, until the function it
+// returns is called.
+func (x *Session) FillDisk(t interface{ Fatal(...any) }) (restore func()) {
+	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	old := x.w.f
+	x.w.f = full
+	return func() {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.w.f = old
+		full.Close()
 	}
 }
