@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 )
 
@@ -71,7 +72,7 @@ func (k WGPrivate) Public() WGPublic {
 }
 
 func (k WGPrivate) String() string               { return hidden }
-func (k WGPrivate) GoString() string             { return hidden }
+func (k WGPrivate) Format(f fmt.State, _ rune)   { io.WriteString(f, hidden) } // every verb, %x and %d too
 func (k WGPrivate) LogValue() slog.Value         { return slog.StringValue(hidden) }
 func (k WGPrivate) MarshalText() ([]byte, error) { return []byte(hidden), nil }
 
@@ -146,7 +147,7 @@ func (k ControlKey) Public() ControlPublic {
 func (k ControlKey) Signer() crypto.Signer { return k.priv }
 
 func (k ControlKey) String() string               { return hidden }
-func (k ControlKey) GoString() string             { return hidden }
+func (k ControlKey) Format(f fmt.State, _ rune)   { io.WriteString(f, hidden) } // every verb, %x and %d too
 func (k ControlKey) LogValue() slog.Value         { return slog.StringValue(hidden) }
 func (k ControlKey) MarshalText() ([]byte, error) { return []byte(hidden), nil }
 
