@@ -19,7 +19,9 @@ import (
 
 // made is a finished recording of half a minute with a terminal and a program, in a
 // bubble of fake time: the same every time but for keys and id.
-func made(t *testing.T, seed uint64) []byte {
+func made(t *testing.T, seed uint64) []byte { return madeOf(t, seed, 12) }
+
+func madeOf(t *testing.T, seed uint64, lines int) []byte {
 	t.Helper()
 	dir := t.TempDir()
 	var out []byte
@@ -29,11 +31,11 @@ func made(t *testing.T, seed uint64) []byte {
 		r := rand.New(rand.NewPCG(seed, 1))
 		must(t, j.AppendJSON(1, recording.KindOpen, recording.Open{Type: "shell", PTY: true, Term: "xterm-256color", Cols: 40, Rows: 10}))
 		must(t, j.AppendJSON(2, recording.KindOpen, recording.Open{Type: "exec", Command: "make <all>"}))
-		for i := range 12 {
+		for i := range lines {
 			time.Sleep(time.Duration(r.IntN(4000)) * time.Millisecond)
 			must(t, j.Append(1, recording.KindOutput, fmt.Appendf(nil, "\x1b[3%dmline %d\x1b[m é 漢\r\n", i%8, i)))
 			must(t, j.Append(2, recording.KindOutput, fmt.Appendf(nil, "built %d\n", r.IntN(1000))))
-			if i == 6 {
+			if i == lines/2 {
 				must(t, j.AppendJSON(1, recording.KindResize, recording.Resize{Cols: 60, Rows: 12}))
 			}
 			must(t, x.Note("mark", "frame")) // closes a frame
@@ -59,8 +61,8 @@ func verify(t *testing.T, b []byte) recording.Report {
 
 func TestVerifyNoticesEveryChangedByte(t *testing.T) {
 	t.Parallel()
-	b := made(t, 1)
-	if rep := verify(t, b); len(rep.Problems) != 0 || !rep.Complete || rep.ProvenUntil != rep.Ends || rep.Frames < 10 {
+	b := madeOf(t, 1, 3)
+	if rep := verify(t, b); len(rep.Problems) != 0 || !rep.Complete || rep.ProvenUntil != rep.Ends || rep.Frames < 3 {
 		t.Fatalf("unchanged: %+v", rep)
 	}
 	for i := range b {
@@ -74,7 +76,7 @@ func TestVerifyNoticesEveryChangedByte(t *testing.T) {
 
 func TestVerifyNoticesEveryCut(t *testing.T) {
 	t.Parallel()
-	b := made(t, 2)
+	b := madeOf(t, 2, 3)
 	for n := range b {
 		rep := verify(t, b[:n])
 		if len(rep.Problems) == 0 {
