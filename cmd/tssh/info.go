@@ -1,0 +1,269 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"tssh/netnode/localapi"
+)
+
+// flags of a verb: before and after its arguments.
+type flags struct {
+	*flag.FlagSet
+	rest []string
+}
+
+func (a *app) flags(verb string) *flags {
+	f := &flags{FlagSet: flag.NewFlagSet("tssh "+verb, flag.ContinueOnError)}
+	f.SetOutput(io.Discard)
+	return f
+}
+
+// parse wants between least and most arguments; most < 0 is any number.
+func (f *flags) parse(args []string, least, most int, form string) error {
+	for len(args) > 0 {
+		if err := f.Parse(args); err != nil {
+			if errors.Is(err, flag.ErrHelp) {
+				return &mistake{words: "usage: tssh " + form, status: statusUsage}
+			}
+			return usage("%v", err).withHint("tssh " + form)
+		}
+		left := f.Args()
+		if n := len(args) - len(left); n > 0 && args[n-1] == "--" {
+			f.rest = append(f.rest, left...)
+			break
+		}
+		if args = left; len(args) > 0 {
+			f.rest, args = append(f.rest, args[0]), args[1:]
+		}
+	}
+	if len(f.rest) < least || most >= 0 && len(f.rest) > most {
+		return usage("wrong number of arguments").withHint("tssh " + form)
+	}
+	return nil
+}
+
+func addresses(n localapi.Node) string {
+	s := make([]string, len(n.Addrs))
+	for i, x := range n.Addrs {
+		s[i] = x.String()
+	}
+	return strings.Join(s, " ")
+}
+
+func (a *app) status(ctx context.Context, args []string) error {
+	f := a.flags("status")
+	asJSON := f.Bool("json", false, "")
+	if err := f.parse(args, 0, 0, "status [--json]"); err != nil {
+		return err
+	}
+	_, st, err := a.node(ctx, false)
+	if err != nil {
+		return err
+	}
+	if st.Peers == nil {
+		st.Peers = []localapi.Peer{}
+	}
+	if *asJSON {
+		return a.printJSON(st)
+	}
+	fmt.Fprintf(a.out, "state:     %s\n", st.State)
+	if st.State == localapi.StateNotJoined {
+		return nil
+	}
+	fmt.Fprintf(a.out, "node:      %s (%s)\naddresses: %s\nmesh:      %s\n", oneLine(st.Self.Name), oneLine(st.Self.Who()), addresses(st.Self), oneLine(st.Mesh))
+	online := "not connected; paths and rights stay as they were last known"
+	if st.HubOnline {
+		online = "connected"
+	}
+	fmt.Fprintf(a.out, "hub:       %s, %s\n", oneLine(st.Hub), online)
+	if st.Userspace {
+		fmt.Fprintln(a.out, "network:   in the node itself; other programs reach the mesh through tssh (tssh config --install)")
+	}
+	talking := 0
+	for _, p := range st.Peers {
+		if p.Path != "" {
+			talking++
+		}
+	}
+	fmt.Fprintf(a.out, "peers:     %d, talking to %d\n", len(st.Peers), talking)
+	if st.Problem != "" {
+		fmt.Fprintf(a.out, "problem:   %s\n", oneLine(st.Problem))
+	}
+	return nil
+}
+
+func (a *app) list(ctx context.Context, args []string) error {
+	f := a.flags("ls")
+	asJSON := f.Bool("json", false, "")
+	if err := f.parse(args, 0, 0, "ls [--json]"); err != nil {
+		return err
+	}
+	_, st, err := a.ready(ctx)
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(st.Peers, func(x, y localapi.Peer) int { return strings.Compare(x.Name, y.Name) })
+	if *asJSON {
+		if st.Peers == nil {
+			st.Peers = []localapi.Peer{}
+		}
+		return a.printJSON(st.Peers)
+	}
+	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "HOST\tOWNER\tADDRESS\tSSH\tPATH\tLAST SEEN")
+	for _, p := range st.Peers {
+		addr, ssh, path, seen := "-", "-", "-", "-"
+		if len(p.Addrs) > 0 {
+			addr = p.Addrs[0].String()
+		}
+		if p.SSH {
+			ssh = "yes"
+		}
+		if p.Path != "" {
+			path = p.Path
+		}
+		if !p.LastHandshake.IsZero() {
+			seen = time.Since(p.LastHandshake).Round(time.Second).String() + " ago"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", oneLine(p.Name), oneLine(p.Who()), addr, ssh, oneLine(path), seen)
+	}
+	return w.Flush()
+}
+
+func (a *app) whois(ctx context.Context, args []string) error {
+	f := a.flags("whois")
+	asJSON := f.Bool("json", false, "")
+	if err := f.parse(args, 1, 1, "whois ADDR [--json]"); err != nil {
+		return err
+	}
+	c, _, err := a.ready(ctx)
+	if err != nil {
+		return err
+	}
+	addr := f.rest[0]
+	if host, _, ok := strings.Cut(addr, "%"); ok {
+		addr = host
+	}
+	n, err := c.WhoIs(ctx, addr)
+	if err != nil {
+		return err
+	}
+	if *asJSON {
+		return a.printJSON(n)
+	}
+	fmt.Fprintf(a.out, "node:      %s\nowner:     %s\naddresses: %s\n", oneLine(n.Name), oneLine(n.Who()), addresses(n))
+	return nil
+}
+
+func (a *app) why(ctx context.Context, args []string) error {
+	f := a.flags("why")
+	asJSON := f.Bool("json", false, "")
+	login := f.String("l", "", "")
+	if err := f.parse(args, 1, 1, "why [user@]host [--json]"); err != nil {
+		return err
+	}
+	t := command{user: *login}
+	if err := t.target(f.rest[0]); err != nil {
+		return err
+	}
+	c, _, err := a.ready(ctx)
+	if err != nil {
+		return err
+	}
+	user, err := a.loginName(t.user)
+	if err != nil {
+		return err
+	}
+	y, err := c.Why(ctx, localapi.WhyRequest{Host: t.host, User: user})
+	if err != nil {
+		return err
+	}
+	if *asJSON {
+		err = a.printJSON(y)
+	} else {
+		say := oneLine(y.Say)
+		if y.Verdict == "accept" {
+			say = strings.TrimSpace("yes: you may log in as " + oneLine(y.User) + " on " + oneLine(y.Host) + ". " + say)
+		} else if say == "" {
+			say = "no: " + y.Verdict
+		} else {
+			say = "no: " + say
+		}
+		fmt.Fprintln(a.out, say)
+		if y.Reason != "" {
+			fmt.Fprintf(a.out, "because: %s\n", oneLine(y.Reason))
+		}
+	}
+	if err == nil && y.Verdict != "accept" {
+		return &mistake{status: statusFailed} // said above
+	}
+	return err
+}
+
+// ping measures how long a host's SSH port takes to greet.
+func (a *app) ping(ctx context.Context, args []string) error {
+	f := a.flags("ping")
+	count := f.Int("c", 3, "")
+	if err := f.parse(args, 1, 1, "ping [-c COUNT] HOST"); err != nil {
+		return err
+	}
+	if *count < 1 || *count > 1000 {
+		return usage("-c %d is not a number of pings", *count)
+	}
+	c, st, err := a.ready(ctx)
+	if err != nil {
+		return err
+	}
+	r, err := c.Resolve(ctx, f.rest[0])
+	if err != nil {
+		return err
+	}
+	for i := range *count {
+		if i > 0 {
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(time.Second):
+			}
+		}
+		begun := time.Now()
+		if err := a.greeting(ctx, c, st, r); err != nil {
+			return err
+		}
+		took := time.Since(begun).Round(100 * time.Microsecond)
+		path := "a path not known"
+		if now, err := c.Status(ctx); err == nil {
+			for _, p := range now.Peers {
+				if p.ID == r.Node.ID && p.Path != "" {
+					path = p.Path
+				}
+			}
+		}
+		fmt.Fprintf(a.out, "%s (%s) greets in %s via %s\n", oneLine(r.Node.Name), addresses(r.Node), took, oneLine(path))
+	}
+	return nil
+}
+
+func (a *app) greeting(ctx context.Context, c *localapi.Client, st localapi.Status, r localapi.Resolved) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	conn, err := dialHost(ctx, c, st, r, 22)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	if _, err := io.ReadFull(conn, make([]byte, 4)); err != nil {
+		return failed("%s took the connection and said nothing", r.Node.Name).withCode("unreachable")
+	}
+	return nil
+}

@@ -1,0 +1,284 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+	xterm "golang.org/x/term"
+
+	"tssh/recording"
+	"tssh/recording/term"
+)
+
+// makeRecording records a connection with one terminal or one program and returns the
+// file. The output holds what must never reach the terminal of the one who watches.
+func makeRecording(t *testing.T, terminal bool) string {
+	t.Helper()
+	dir := t.TempDir()
+	s, err := recording.OpenSpool(recording.SpoolConfig{Dir: dir, Keyframer: func(c, r int) recording.Keyframer { return term.New(c, r) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := s.Begin(recording.Meta{Host: "web", Login: "alice@example.com\x1b]0;owned\x07", LocalUser: "deploy", SrcID: "n"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := x.JournalFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	// A recording that began a while ago, so that events can be apart without waiting.
+	at := func(ago time.Duration) *recording.Journal {
+		return recording.NewJournal(f, x.Meta().Start.Add(-ago))
+	}
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if terminal {
+		check(at(0).AppendJSON(1, recording.KindOpen, recording.Open{Type: "shell", PTY: true, Cols: 40, Rows: 6}))
+		for i := range 10 {
+			check(at(time.Duration(i)*time.Second).Append(1, recording.KindOutput, fmt.Appendf(nil, "\x1b[3%dmline %d\x1b[0m\r\n", i%8, i)))
+			if i == 4 {
+				check(at(4*time.Second).AppendJSON(1, recording.KindResize, recording.Resize{Cols: 50, Rows: 6}))
+				check(x.Note("mark", ""))
+			}
+		}
+		check(at(10*time.Second).Append(1, recording.KindOutput, []byte("\x1b]52;c;aGFjaw==\x07\x1b]0;title\x1b\\\x1bP+q544e\x1b\\\x1b[6n\x1b[21tdone \xe6\xbc\xa2")))
+	} else {
+		check(at(0).AppendJSON(1, recording.KindOpen, recording.Open{Type: "exec", Command: "ls"}))
+		check(at(0).Append(1, recording.KindOutput, []byte("one\ntwo\n")))
+		check(at(time.Second).Append(1, recording.KindStderr, []byte("three\x07\n")))
+	}
+	check(x.Finish("closed", ""))
+	return filepath.Join(dir, x.ID(), "recording.tsr")
+}
+
+// output runs f with a pipe as standard output.
+func outputOf(t *testing.T, f func(stdout *os.File) int) (string, int) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text []byte
+	var wg sync.WaitGroup
+	wg.Go(func() { text, _ = io.ReadAll(r) })
+	status := f(w)
+	w.Close()
+	wg.Wait()
+	r.Close()
+	return string(text), status
+}
+
+func TestPlayToAPipeIsText(t *testing.T) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	want := "line 0\nline 1\nline 2\nline 3\nline 4\nline 5\nline 6\nline 7\nline 8\nline 9\ndone 漢\n"
+	var stderr bytes.Buffer
+	file := makeRecording(t, true)
+	got, status := outputOf(t, func(out *os.File) int { return playCommand([]string{file, "--speed", "4"}, null, out, &stderr) })
+	if got != want || status != 0 || stderr.Len() > 0 {
+		t.Errorf("status %d, %q, %q", status, got, stderr.String())
+	}
+	got, status = outputOf(t, func(out *os.File) int { return playCommand([]string{"--raw", file}, null, out, &stderr) })
+	if !strings.Contains(got, "\x1b]52;c;aGFjaw==\x07") || !strings.HasPrefix(got, "\x1b[30mline 0") || status != 0 {
+		t.Errorf("raw: status %d %q", status, got)
+	}
+	got, status = outputOf(t, func(out *os.File) int {
+		return playFile(makeRecording(t, false), playOptions{}, null, out, &stderr)
+	})
+	if got != "one\ntwo\nthree\n" || status != 0 {
+		t.Errorf("program: status %d %q", status, got)
+	}
+
+	castFile := filepath.Join(t.TempDir(), "x.cast")
+	text := `{"version":2,"width":20,"height":3}` + "\n" + `[0.1,"o","a\u001b[31mb\r\n"]` + "\n" + `[0.2,"r","30x4"]` + "\n" + `[0.3,"o","c"]`
+	if err := os.WriteFile(castFile, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, status = outputOf(t, func(out *os.File) int { return playFile(castFile, playOptions{}, null, out, &stderr) })
+	if got != "ab\nc\n" || status != 0 {
+		t.Errorf("cast: status %d %q", status, got)
+	}
+}
+
+func TestPlayRefuses(t *testing.T) {
+	dir := t.TempDir()
+	junk := filepath.Join(dir, "junk")
+	if err := os.WriteFile(junk, []byte("nothing of ours"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	empty := filepath.Join(dir, "empty")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{}, {"a", "b"}, {junk}, {empty}, {dir}, {filepath.Join(dir, "none")}, {junk, "--speed", "0"}, {junk, "--speed", "x"}, {junk, "--idle", "-1"}} {
+		var stderr bytes.Buffer
+		got, status := outputOf(t, func(out *os.File) int { return playCommand(args, os.Stdin, out, &stderr) })
+		if status == 0 || got != "" || stderr.Len() == 0 {
+			t.Errorf("%q: status %d, %q, %q", args, status, got, stderr.String())
+		}
+	}
+}
+
+// TestPlayOnATerminal plays on a pseudo-terminal with keys, and looks at what came out
+// with an emulator of its own.
+func TestPlayOnATerminal(t *testing.T) {
+	file := makeRecording(t, true)
+	for name, c := range map[string]struct {
+		speed float64
+		keys  []string // typed one by one, each after a picture
+		shows string
+		atEnd bool
+	}{
+		"to the end":         {speed: 1000, atEnd: true, shows: "played to"},
+		"quit":               {speed: 1, keys: []string{"q"}},
+		"pause and seek":     {speed: 1, keys: []string{" ", "\x1b[C", "q"}, shows: "line 5"},
+		"seek back":          {speed: 1, keys: []string{" ", "\x1b[F", "\x1b[H", "q"}, shows: "line 0"},
+		"to the end by key":  {speed: 1, keys: []string{"\x1b[F", "q"}, shows: "done 漢"},
+		"faster, slower":     {speed: 1, keys: []string{" ", "+", "+", "-", "q"}, shows: "2x"},
+		"step":               {speed: 1, keys: []string{" ", "\x1b[H", ".", ".", "q"}, shows: "line 1"},
+		"unknown keys, ^C":   {speed: 1, keys: []string{"\x1b[15~", "é", "\x03"}},
+		"a minute on, again": {speed: 1, keys: []string{" ", "\x1bOA", "\x1bOB", "i", "q"}, shows: "line 0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			master, tty, err := pty.Open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer master.Close()
+			if err := pty.Setsize(tty, &pty.Winsize{Cols: 100, Rows: 12}); err != nil {
+				t.Fatal(err)
+			}
+			before, err := xterm.GetState(int(tty.Fd()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var stderr bytes.Buffer
+			status := make(chan int, 1)
+			go func() { status <- playFile(file, playOptions{Speed: c.speed}, tty, tty, &stderr) }()
+
+			var all []byte
+			watcher := term.New(100, 12)
+			seen := func() string { return strings.Join(watcher.Text(), "\n") }
+			read := func(until func() bool) {
+				t.Helper()
+				buf := make([]byte, 64<<10)
+				for !until() {
+					_ = master.SetReadDeadline(time.Now().Add(20 * time.Second))
+					n, err := master.Read(buf)
+					if err != nil {
+						t.Fatalf("%v; seen so far:\n%s", err, seen())
+					}
+					all = append(all, buf[:n]...)
+					watcher.Write(buf[:n])
+				}
+			}
+			for i, k := range c.keys {
+				read(func() bool { return strings.Contains(seen(), "q quit") })
+				if i == len(c.keys)-1 && c.shows != "" {
+					read(func() bool { return strings.Contains(seen(), c.shows) })
+				}
+				if _, err := io.WriteString(master, k); err != nil {
+					t.Fatal(err)
+				}
+				if k == " " {
+					read(func() bool { return strings.Contains(seen(), "paused") })
+				}
+			}
+			read(func() bool { return strings.Contains(string(all), "played to") })
+			if got := <-status; got != 0 || stderr.Len() > 0 {
+				t.Errorf("status %d, %q", got, stderr.String())
+			}
+			after, err := xterm.GetState(int(tty.Fd()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if fmt.Sprint(*before) != fmt.Sprint(*after) {
+				t.Error("the terminal is not as it was")
+			}
+			onlyOurs(t, all)
+			if c.atEnd && !strings.Contains(string(all), "done") {
+				t.Errorf("the end was not shown:\n%s", all)
+			}
+			tty.Close()
+		})
+	}
+}
+
+// onlyOurs fails if a sequence reached the terminal that the player does not make.
+func onlyOurs(t *testing.T, b []byte) {
+	t.Helper()
+	for _, part := range bytes.Split(b, []byte("\x1b"))[1:] {
+		i := bytes.IndexFunc(part, func(r rune) bool { return r >= 0x40 && r != '[' })
+		if part[0] != '[' || i < 0 {
+			t.Fatalf("sequence %q", part)
+		}
+		seq := string(part[:i+1])
+		switch {
+		case part[i] == 'H' || part[i] == 'm':
+		case strings.HasPrefix(seq, "[?25"), strings.HasPrefix(seq, "[?1049"), strings.HasPrefix(seq, "[?7"), seq == "[2J":
+		default:
+			t.Fatalf("sequence %q", seq)
+		}
+	}
+	for _, r := range string(b) {
+		if r < 0x20 && !strings.ContainsRune("\r\n\x1b", r) || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			t.Fatalf("character %q", r)
+		}
+	}
+}
+
+func TestVerifyCommand(t *testing.T) {
+	file := makeRecording(t, true)
+	var out, stderr bytes.Buffer
+	if status := verifyCommand([]string{file}, &out, &stderr); status != 0 || !strings.Contains(out.String(), "ok: whole") || stderr.Len() > 0 {
+		t.Errorf("status %d %q %q", status, out.String(), stderr.String())
+	}
+	if strings.ContainsAny(out.String(), "\x1b\x07") {
+		t.Errorf("a name acts on the terminal: %q", out.String())
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/2] ^= 1
+	bad := filepath.Join(t.TempDir(), "bad.tsr")
+	if err := os.WriteFile(bad, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out.Reset()
+	if status := verifyCommand([]string{"--json", bad}, &out, &stderr); status != 1 {
+		t.Errorf("status %d", status)
+	}
+	var v verifyResult
+	if err := json.Unmarshal(out.Bytes(), &v); err != nil || v.OK || len(v.Problems) == 0 || v.ProvenUntil > v.Seconds {
+		t.Errorf("%v %+v", err, v)
+	}
+	out.Reset()
+	if status := verifyCommand([]string{bad}, &out, &stderr); status != 1 || !strings.Contains(out.String(), "problem at 0:00:0") || !strings.Contains(out.String(), "not ok: proven until") {
+		t.Errorf("status %d %q", status, out.String())
+	}
+	for _, args := range [][]string{{}, {filepath.Join(t.TempDir(), "none")}, {os.DevNull}} {
+		stderr.Reset()
+		if status := verifyCommand(args, &out, &stderr); status == 0 || !strings.Contains(stderr.String(), "tssh: error: ") {
+			t.Errorf("%q: status %d, %q", args, status, stderr.String())
+		}
+	}
+}

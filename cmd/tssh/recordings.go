@@ -1,0 +1,249 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"text/tabwriter"
+	"time"
+)
+
+const (
+	hubHost      = "hub" // the hub's own node
+	hubPort      = 80    // of its viewer
+	maxList      = 64 << 20
+	maxRecording = 64 << 30
+	maxPages     = 10000
+)
+
+// recordingRow is one recording, as `tssh sessions --json` prints it.
+type recordingRow struct {
+	ID        string          `json:"id"`
+	Start     time.Time       `json:"start"`
+	Duration  float64         `json:"duration"` // seconds
+	Host      string          `json:"host"`
+	Src       string          `json:"src"`
+	Who       string          `json:"who"`
+	LocalUser string          `json:"local_user"`
+	Kind      string          `json:"kind"` // shell, exec or sftp: what was opened first
+	Command   string          `json:"command,omitempty"`
+	Exit      json.RawMessage `json:"exit,omitempty"`
+	Cause     string          `json:"cause,omitempty"`
+	Size      int64           `json:"size"`
+	Complete  bool            `json:"complete"`
+	Live      bool            `json:"live"`
+}
+
+// hub is an HTTP client for the viewer, which knows who asks by the mesh.
+func (a *app) hub(ctx context.Context) (*http.Client, error) {
+	c, st, err := a.ready(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.Resolve(ctx, hubHost)
+	if err != nil {
+		return nil, failed("the hub keeps no recordings in this mesh, or you may not reach it").withCode("unreachable")
+	}
+	return &http.Client{Transport: &http.Transport{
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dialHost(ctx, c, st, r, hubPort) },
+		DisableKeepAlives: true,
+	}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, nil
+}
+
+func hubGet(ctx context.Context, hc *http.Client, path string, q url.Values) (*http.Response, error) {
+	u := "http://" + hubHost + path
+	if len(q) > 0 {
+		u += "?" + q.Encode()
+	}
+	r, err := http.NewRequestWithContext(ctx, "GET", u, nil)
+	if err != nil {
+		return nil, failed("%v", err)
+	}
+	resp, err := hc.Do(r)
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return nil, cause
+		}
+		return nil, explain(err).withCode("unreachable")
+	}
+	if resp.StatusCode == 200 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	b, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+	var said struct {
+		Error string `json:"error"`
+	}
+	words := string(b)
+	if json.Unmarshal(b, &said) == nil && said.Error != "" {
+		words = said.Error
+	}
+	m := failed("the hub says: %s", oneLine(words))
+	if resp.StatusCode == 403 || resp.StatusCode == 401 {
+		m.code = "denied"
+	}
+	return nil, m
+}
+
+// sessions is `tssh sessions [--json]` and `tssh sessions fetch ID FILE`.
+func (a *app) sessions(ctx context.Context, args []string) error {
+	f := a.flags("sessions")
+	asJSON := f.Bool("json", false, "")
+	form := "sessions [--json] | sessions fetch ID FILE"
+	if err := f.parse(args, 0, 3, form); err != nil {
+		return err
+	}
+	if len(f.rest) == 3 && f.rest[0] == "fetch" {
+		return a.fetchTo(ctx, f.rest[1], f.rest[2])
+	}
+	if len(f.rest) != 0 {
+		return usage("wrong arguments").withHint("tssh " + form)
+	}
+	hc, err := a.hub(ctx)
+	if err != nil {
+		return err
+	}
+	rows, err := recordingRows(ctx, hc)
+	if err != nil {
+		return err
+	}
+	if *asJSON {
+		return a.printJSON(rows)
+	}
+	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "ID\tSTART\tLONG\tWHO\tAS\tHOST\tWHAT")
+	for _, r := range rows {
+		what := r.Kind
+		if r.Command != "" {
+			what += ": " + r.Command
+		}
+		if r.Live {
+			what += " (live)"
+		}
+		cut := []rune(oneLine(what))
+		if len(cut) > 60 {
+			cut = append(cut[:57], []rune("...")...)
+		}
+		long := time.Duration(r.Duration * float64(time.Second)).Round(time.Second)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", oneLine(r.ID), r.Start.Local().Format("2006-01-02 15:04:05"), long, oneLine(r.Who), oneLine(r.LocalUser), oneLine(r.Host), string(cut))
+	}
+	return w.Flush()
+}
+
+// recordingRows reads all pages of the hub's list.
+func recordingRows(ctx context.Context, hc *http.Client) ([]recordingRow, error) {
+	rows := []recordingRow{}
+	next := ""
+	for range maxPages {
+		q := url.Values{}
+		if next != "" {
+			q.Set("before", next)
+		}
+		resp, err := hubGet(ctx, hc, "/api/recordings", q)
+		if err != nil {
+			return nil, err
+		}
+		var page struct {
+			Recordings []struct {
+				recordingRow
+				Type string `json:"type"`
+			} `json:"recordings"`
+			Next string `json:"next"`
+		}
+		err = json.NewDecoder(io.LimitReader(resp.Body, maxList)).Decode(&page)
+		resp.Body.Close()
+		if err != nil {
+			return nil, failed("the hub's list of recordings is not understood: %v", err)
+		}
+		for _, r := range page.Recordings {
+			r.Kind = r.Type
+			rows = append(rows, r.recordingRow)
+		}
+		if page.Next == "" || page.Next == next || len(page.Recordings) == 0 {
+			return rows, nil
+		}
+		next = page.Next
+	}
+	return rows, nil
+}
+
+var recordingID = regexp.MustCompile(`^[A-Za-z0-9_-]{6,80}$`)
+
+// recording is play and verify: an argument that is the id of a recording, and no file here,
+// is fetched from the hub first.
+func (a *app) recording(ctx context.Context, verb string, args []string) (int, error) {
+	args = append([]string(nil), args...)
+	for i := 0; i < len(args); i++ {
+		s := args[i]
+		if s == "--speed" || s == "-speed" || s == "--idle" || s == "-idle" {
+			i++ // its value
+			continue
+		}
+		if !recordingID.MatchString(s) || s[0] == '-' {
+			continue
+		}
+		if _, err := os.Lstat(s); err == nil {
+			continue
+		}
+		dir, err := os.MkdirTemp("", "tssh-recording-")
+		if err != nil {
+			return 0, failed("%v", err)
+		}
+		defer os.RemoveAll(dir)
+		file := filepath.Join(dir, s+".tsr")
+		if err := a.fetchTo(ctx, s, file); err != nil {
+			return 0, err
+		}
+		args[i] = file
+		break
+	}
+	if verb == "play" {
+		return playCommand(args, a.in, a.outFile, a.err), nil
+	}
+	return verifyCommand(args, a.out, a.err), nil
+}
+
+// fetchTo writes a recording to a new file; what there was under the name stays until it is whole.
+func (a *app) fetchTo(ctx context.Context, id, file string) error {
+	if !recordingID.MatchString(id) {
+		return usage("%q is not the id of a recording", id).withHint("tssh sessions")
+	}
+	hc, err := a.hub(ctx)
+	if err != nil {
+		return err
+	}
+	resp, err := hubGet(ctx, hc, "/api/recordings/"+id+"/file", nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	tmp, err := os.CreateTemp(filepath.Dir(file), ".tssh-*")
+	if err != nil {
+		return failed("%v", err)
+	}
+	defer os.Remove(tmp.Name())
+	n, err := io.Copy(tmp, io.LimitReader(resp.Body, maxRecording))
+	if cerr := tmp.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil && resp.ContentLength >= 0 && n != resp.ContentLength {
+		err = io.ErrUnexpectedEOF
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), file)
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	if err != nil {
+		return failed("recording %s: %v", id, err)
+	}
+	return nil
+}

@@ -1,0 +1,12 @@
+//go:build unix
+
+package main
+
+import "syscall"
+
+// currentUmask can only be read by setting it; nothing else runs yet that makes files.
+func currentUmask() int {
+	m := syscall.Umask(0o077)
+	syscall.Umask(m)
+	return m
+}
