@@ -53,13 +53,16 @@ var sections = []struct {
 func Parse(name string, text []byte) (*Policy, []Problem) {
 	f := &file{
 		report:   newReport(name, text),
-		names:    &names{groups: map[string]*group{}, hosts: map[string]netip.Prefix{}, tags: map[Tag]int{}, ipsets: map[string]*netipx.IPSet{}},
+		names:    &names{groups: map[string]*group{}, hosts: map[string]netip.Prefix{}, tags: map[Tag]int{}, ipsets: map[string][]netipx.IPRange{}},
 		postures: map[string]*posture{},
 		policy:   &Policy{name: name, text: slices.Clone(text)},
 	}
 	f.policy.names = f.names
 	if v, ok := parseText(f.report, text); ok {
 		f.readFile(v)
+	}
+	if f.errors == 0 {
+		f.fits()
 	}
 	if f.errors > 0 {
 		return nil, f.sorted()
@@ -68,6 +71,42 @@ func Parse(name string, text []byte) (*Policy, []Problem) {
 	f.policy.ssh = newSSHTable(f.ssh)
 	f.policy.warnings = f.sorted()
 	return f.policy, nil
+}
+
+// Bounds on what a policy may become. A policy of ten thousand nodes needs a few MiB.
+const (
+	maxRanges   = 2_000_000 // of addresses, over all rules, or over all ipsets
+	maxCompiled = 512 << 20 // bytes of tables
+)
+
+// fits refuses a file whose tables would be out of all proportion to its text.
+func (f *file) fits() {
+	for _, t := range []struct {
+		section string
+		rules   int
+		src     func(int) []selector
+		dst     func(int) []selector
+	}{
+		{"acls and grants", len(f.net), func(i int) []selector { return f.net[i].src }, func(i int) []selector { return f.net[i].dst }},
+		{"ssh", len(f.ssh), func(i int) []selector { return f.ssh[i].src }, func(i int) []selector { return f.ssh[i].dst }},
+	} {
+		sets, ranges := 0, 0
+		groups := map[*group]bool{}
+		for i := range t.rules {
+			for _, s := range slices.Concat(t.src(i), t.dst(i)) {
+				sets++
+				ranges += len(s.ranges)
+				if s.kind == selGroup && !groups[s.group] {
+					groups[s.group] = true
+					sets += len(s.group.members)
+				}
+			}
+		}
+		words := (t.rules + 63) / 64
+		if ranges > maxRanges || (sets+2*ranges)*words*8 > maxCompiled {
+			f.errorf(-1, "%s: too many rules with too many names and addresses", t.section)
+		}
+	}
 }
 
 func (f *file) readFile(v *hujson.Value) {
@@ -267,7 +306,7 @@ func (f *file) postureList(v *hujson.Value, what string) []*posture {
 	for _, w := range f.list(v, what) {
 		p := f.postures[w.text]
 		if p == nil {
-			f.errorf(w.off, "%s: posture not found: %q%s", what, w.text, hint(w.text, sortedWords(keys(f.postures))))
+			f.errorf(w.off, "%s: posture not found: %q%s", what, w.text, hintKey(f.report, w.text, "", f.postures))
 			continue
 		}
 		out = append(out, p)

@@ -200,7 +200,7 @@ func (f *file) readGrant(e *hujson.Value, i int) {
 			continue
 		}
 		if _, ok := f.names.tags[t]; !ok {
-			f.errorf(w.off, "%s: tag %q not found%s", rule, w.text, hint(w.text, sortedWords(keys(f.names.tags))))
+			f.errorf(w.off, "%s: tag %q not found%s", rule, w.text, hintKey(f.report, w.text, "", f.names.tags))
 			continue
 		}
 		r.via = append(r.via, t)
@@ -230,7 +230,7 @@ func (f *file) readGrant(e *hujson.Value, i int) {
 }
 
 func (f *file) readIPSets(v *hujson.Value) {
-	s := ipsetReader{f: f, what: map[string][]word{}, state: map[string]int{}}
+	s := ipsetReader{f: f, what: map[string][]word{}, state: map[string]int{}, done: map[string]*netipx.IPSet{}, size: map[*netipx.IPSet]int{}}
 	ms := f.members(v, "ipsets", false)
 	for _, m := range ms {
 		if rest, ok := strings.CutPrefix(m.key.text, "ipset:"); !ok || rest == "" {
@@ -248,10 +248,13 @@ func (f *file) readIPSets(v *hujson.Value) {
 
 // ipsetReader resolves sets that name each other.
 type ipsetReader struct {
-	f     *file
-	what  map[string][]word
-	state map[string]int // 1 while being resolved, 2 after
-	depth int
+	f      *file
+	what   map[string][]word
+	state  map[string]int // 1 while being resolved, 2 after
+	done   map[string]*netipx.IPSet
+	size   map[*netipx.IPSet]int
+	depth  int
+	ranges int // so far, over all sets
 }
 
 const maxIPSetDepth = 100
@@ -259,7 +262,7 @@ const maxIPSetDepth = 100
 func (s *ipsetReader) resolve(name string) *netipx.IPSet {
 	f := s.f
 	if s.state[name] == 2 {
-		return f.names.ipsets[name]
+		return s.done[name]
 	}
 	s.state[name] = 1
 	s.depth++
@@ -274,11 +277,15 @@ func (s *ipsetReader) resolve(name string) *netipx.IPSet {
 				continue
 			}
 		}
+		if s.ranges > maxRanges {
+			break
+		}
 		set, problem := s.target(target)
 		if problem != "" {
 			f.errorf(w.off, "ipsets[%q]: %s", name, problem)
 			continue
 		}
+		s.ranges += 1 + s.size[set]
 		if verb == "add" {
 			b.AddSet(set)
 		} else {
@@ -288,8 +295,14 @@ func (s *ipsetReader) resolve(name string) *netipx.IPSet {
 	set, err := b.IPSet()
 	if err != nil {
 		f.errorf(-1, "ipsets[%q]: %s", name, err)
+		set = new(netipx.IPSet)
 	}
-	f.names.ipsets[name] = set
+	if s.ranges > maxRanges {
+		f.errorf(-1, "ipsets[%q]: too many addresses in all sets together", name)
+	}
+	s.done[name] = set
+	f.names.ipsets[name] = set.Ranges()
+	s.size[set] = len(f.names.ipsets[name])
 	s.state[name] = 2
 	s.depth--
 	return set
@@ -309,7 +322,7 @@ func (s *ipsetReader) target(t string) (*netipx.IPSet, string) {
 		_, ok := s.what[t]
 		switch {
 		case !ok:
-			return nil, fmt.Sprintf("ipset not found: %q%s", t, hint(t, sortedWords(keys(s.what))))
+			return nil, fmt.Sprintf("ipset not found: %q%s", t, hintKey(s.f.report, t, "", s.what))
 		case s.state[t] == 1:
 			return nil, fmt.Sprintf("%q contains itself", t)
 		case s.depth > maxIPSetDepth:
@@ -327,7 +340,7 @@ func (s *ipsetReader) target(t string) (*netipx.IPSet, string) {
 	} else if r, err := netipx.ParseIPRange(t); err == nil {
 		b.AddRange(r)
 	} else {
-		return nil, fmt.Sprintf("%q is neither an address, a prefix, a range nor a host%s", t, hint(name, sortedWords(keys(s.f.names.hosts))))
+		return nil, fmt.Sprintf("%q is neither an address, a prefix, a range nor a host%s", t, hintKey(s.f.report, name, "", s.f.names.hosts))
 	}
 	set, err := b.IPSet()
 	if err != nil {

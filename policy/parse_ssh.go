@@ -54,7 +54,7 @@ func (f *file) readSSHRule(e *hujson.Value, i int) {
 	case "":
 		f.errorf(e.StartOffset, "%s: action must be specified", rule)
 	default:
-		f.errorf(action.off, "%s: %q is not a valid action%s", rule, action.text, hint(action.text, []string{"accept", "check"}))
+		f.errorf(action.off, "%s: %q is not a valid action%s", rule, action.text, f.hint(action.text, []string{"accept", "check"}))
 	}
 	if f.errors == before {
 		f.needSides(e, rule, src, dst)

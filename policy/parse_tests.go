@@ -170,14 +170,14 @@ func (f *file) sshTestTarget(what string, w word) (selector, bool) {
 	}
 	if strings.HasPrefix(w.text, "tag:") {
 		if _, ok := f.names.tags[Tag(w.text)]; !ok {
-			f.errorf(w.off, "%s: SSH tests dst contains unknown tag %q%s", what, w.text, hint(w.text, sortedWords(keys(f.names.tags))))
+			f.errorf(w.off, "%s: SSH tests dst contains unknown tag %q%s", what, w.text, hintKey(f.report, w.text, "", f.names.tags))
 			return selector{}, false
 		}
 	}
 	if strings.Contains(w.text, "/") {
 		return disallowed()
 	}
-	s, problem := f.names.resolve("dst", w, atNetDst|atSSHDst)
+	s, problem := f.names.resolve(f.report, "dst", w, atNetDst|atSSHDst)
 	if problem != "" {
 		f.errorf(w.off, "%s: %s", what, problem)
 		return s, false

@@ -69,7 +69,16 @@ func parseProto(s string) (uint8, error) {
 	}
 	n, err := strconv.ParseUint(s, 10, 8)
 	if err != nil {
-		return 0, fmt.Errorf("unknown protocol %q%s", s, hint(s, sortedWords(keys(protoNames))))
+		meant := ""
+		for name := range protoNames {
+			if len(s) <= 12 && (meant == "" || name < meant) && distance(strings.ToLower(s), name, 3) < min(3, len(name)) {
+				meant = name
+			}
+		}
+		if meant != "" {
+			return 0, fmt.Errorf("unknown protocol %q, did you mean %q?", s, meant)
+		}
+		return 0, fmt.Errorf("unknown protocol %q", s)
 	}
 	if n == 0 || s[0] == '0' || s[0] == '+' {
 		return 0, fmt.Errorf("protocol %q: a number from 1 to 255 without leading zeros", s)

@@ -43,6 +43,7 @@ type report struct {
 	lines    []int // offset of each line's first byte
 	problems []Problem
 	errors   int
+	hints    int // looked for so far
 }
 
 func newReport(file string, text []byte) *report {
@@ -126,15 +127,36 @@ func nearest(word string, candidates []string) string {
 	return best
 }
 
+// Looking for a nearest word is slow, so a file gets a bounded number of hints.
+const (
+	maxHints      = 200
+	maxHintWord   = 80
+	maxCandidates = 2000
+)
+
 // hint is ", did you mean X?" or nothing.
-func hint(word string, candidates []string) string {
-	if len(word) > 100 || len(candidates) > 2000 {
+func (r *report) hint(word string, candidates []string) string {
+	if r.hints >= maxHints || len(word) > maxHintWord || len(candidates) > maxCandidates {
 		return ""
 	}
+	r.hints++
+	slices.Sort(candidates)
 	if n := nearest(word, candidates); n != "" && n != word {
 		return fmt.Sprintf(", did you mean %q?", n)
 	}
 	return ""
+}
+
+// hintKey is hint with the keys of a map.
+func hintKey[K ~string, V any](r *report, word, prefix string, m map[K]V) string {
+	if r.hints >= maxHints || len(m) > maxCandidates {
+		return ""
+	}
+	known := make([]string, 0, len(m))
+	for k := range m {
+		known = append(known, prefix+string(k))
+	}
+	return r.hint(word, known)
 }
 
 // distance counts the single-letter edits and swaps of neighbours between a and b; it

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -108,15 +109,15 @@ type group struct {
 type names struct {
 	groups map[string]*group
 	hosts  map[string]netip.Prefix
-	tags   map[Tag]int // index in tagOwners
-	ipsets map[string]*netipx.IPSet
+	tags   map[Tag]int                 // index in tagOwners
+	ipsets map[string][]netipx.IPRange // shared by all that name the set
 
 	domains []word // of user:*@domain and localpart:*@domain, for the check against a directory
 }
 
 // selector resolves one entry. side is the word for messages: src, dst, or dst="what is written".
 func (n *names) selector(r *report, rule, side string, w word, at place) (selector, bool) {
-	s, err := n.resolve(side, w, at)
+	s, err := n.resolve(r, side, w, at)
 	if err != "" {
 		r.errorf(w.off, "%s: %s", rule, err)
 		return s, false
@@ -127,16 +128,15 @@ func (n *names) selector(r *report, rule, side string, w word, at place) (select
 	return s, true
 }
 
-func (n *names) resolve(side string, w word, at place) (s selector, problem string) {
+func (n *names) resolve(r *report, side string, w word, at place) (s selector, problem string) {
 	s.word = w
 	t := w.text
-	missing := func(what string, known []string) (selector, string) {
-		slices.Sort(known)
+	missing := func(what, hint string) (selector, string) {
 		sep := "="
 		if strings.Contains(side, "=") {
 			sep = ": "
 		}
-		return s, fmt.Sprintf("%s%s%s not found: %q%s", side, sep, what, t, hint(t, known))
+		return s, fmt.Sprintf("%s%s%s not found: %q%s", side, sep, what, t, hint)
 	}
 	prefix, rest, colon := strings.Cut(t, ":")
 	switch {
@@ -147,7 +147,7 @@ func (n *names) resolve(side string, w word, at place) (s selector, problem stri
 	case colon && prefix == "group":
 		s.kind, s.group = selGroup, n.groups[t]
 		if s.group == nil {
-			return missing("group", keys(n.groups))
+			return missing("group", hintKey(r, t, "", n.groups))
 		}
 	case colon && prefix == "tag":
 		s.kind, s.tag = selTag, Tag(t)
@@ -155,19 +155,19 @@ func (n *names) resolve(side string, w word, at place) (s selector, problem stri
 			return s, strings.TrimPrefix(err.Error(), "policy: ")
 		}
 		if _, ok := n.tags[s.tag]; !ok {
-			return missing("tag", keys(n.tags))
+			return missing("tag", hintKey(r, t, "", n.tags))
 		}
 	case colon && prefix == "autogroup":
 		if problem := s.autogroup(rest); problem != "" {
-			return s, problem + hint(t, autogroups)
+			return s, problem + r.hint(t, slices.Clone(autogroups))
 		}
 	case colon && prefix == "ipset":
 		s.kind = selIPSet
-		set := n.ipsets[t]
-		if set == nil {
-			return missing("ipset", keys(n.ipsets))
+		set, ok := n.ipsets[t]
+		if !ok {
+			return missing("ipset", hintKey(r, t, "", n.ipsets))
 		}
-		s.ranges = set.Ranges()
+		s.ranges = set
 	case colon && prefix == "svc":
 		s.kind = selService
 		if rest == "" {
@@ -186,7 +186,7 @@ func (n *names) resolve(side string, w word, at place) (s selector, problem stri
 		s.kind = selAddr
 		pfx, ok := n.hosts[rest]
 		if !ok {
-			return missing("host", prefixed("host:", keys(n.hosts)))
+			return missing("host", hintKey(r, t, "host:", n.hosts))
 		}
 		s.ranges = []netipx.IPRange{netipx.RangeOfPrefix(pfx)}
 	case strings.Contains(t, "@"):
@@ -212,7 +212,7 @@ func (n *names) resolve(side string, w word, at place) (s selector, problem stri
 		if strings.ContainsAny(t, "/:") {
 			return s, fmt.Sprintf("%s %q is neither an address nor a prefix", side, t)
 		}
-		return missing("host", append(keys(n.hosts), autogroups...))
+		return missing("host", cmp.Or(hintKey(r, t, "", n.hosts), r.hint(t, slices.Clone(autogroups))))
 	}
 	if legal[s.kind]&at == 0 {
 		return s, s.misplaced(side, at)
@@ -288,24 +288,4 @@ func parseAddrOrPrefix(s string) (netip.Prefix, bool) {
 		return netip.Prefix{}, false
 	}
 	return p.Masked(), true
-}
-
-func keys[K ~string, V any](m map[K]V) []string {
-	out := make([]string, 0, len(m))
-	for k := range m {
-		out = append(out, string(k))
-	}
-	return out
-}
-
-func prefixed(p string, s []string) []string {
-	for i := range s {
-		s[i] = p + s[i]
-	}
-	return s
-}
-
-func sortedWords(s []string) []string {
-	slices.Sort(s)
-	return s
 }

@@ -206,7 +206,7 @@ func (r *report) fields(v *hujson.Value, what string, notes bool, known map[stri
 			for name := range known {
 				names = append(names, name)
 			}
-			r.errorf(m.key.off, "unknown key %q in %s%s", m.key.text, what, hint(m.key.text, sortedWords(names)))
+			r.errorf(m.key.off, "unknown key %q in %s%s", m.key.text, what, r.hint(m.key.text, names))
 			continue
 		}
 		read(m.value)
