@@ -303,9 +303,6 @@ func (h *host) onMap(*netmap.Map) {
 
 // serve is the SSH server and the shipping of recordings, for as long as the node is up.
 func (h *host) serve(ctx context.Context, n *netnode.Node, c *netmap.Client) error {
-	if err := h.awaitSelf(ctx, c); err != nil {
-		return err
-	}
 	l, err := n.ListenSSH()
 	if err != nil {
 		return err
@@ -340,18 +337,6 @@ func (h *host) serve(ctx context.Context, n *netnode.Node, c *netmap.Client) err
 		cancel(first)
 	}
 	return first
-}
-
-// awaitSelf waits for the first map: a host that does not know itself serves nobody.
-func (h *host) awaitSelf(ctx context.Context, c *netmap.Client) error {
-	for !c.Map().Self.Valid() {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-h.changed:
-		}
-	}
-	return nil
 }
 
 func (h *host) ship(ctx context.Context, c *netmap.Client) error {

@@ -17,6 +17,8 @@ type options struct {
 	state, listen, url, mesh, policy string
 	db                               string // file, empty: in the state folder
 	recordings                       string // folder, empty: in the state folder
+	replay                           string // loopback address of the replay page, empty: none
+	udpPort                          int    // of the hub's own node
 	roles                            map[string]bool
 	restored                         bool
 	level                            slog.Level
@@ -32,6 +34,8 @@ func parseServe(args []string) (o options, err error) {
 	fs.StringVar(&o.policy, "policy", "", "")
 	db := fs.String("db", "", "")
 	rec := fs.String("recordings", "", "")
+	fs.StringVar(&o.replay, "replay", "", "")
+	fs.IntVar(&o.udpPort, "udp-port", 0, "")
 	roles := fs.String("roles", strings.Join(defaultRoles(), ","), "")
 	fs.BoolVar(&o.restored, "restored", false, "")
 	verbose := fs.Bool("v", false, "")
@@ -52,6 +56,14 @@ func parseServe(args []string) (o options, err error) {
 	}
 	if _, _, err := net.SplitHostPort(o.listen); err != nil {
 		return o, usageError{"serve: --listen is of the form :8443 or ADDRESS:8443"}
+	}
+	if o.replay != "" {
+		if ap, err := netip.ParseAddrPort(o.replay); err != nil || !ap.Addr().IsLoopback() {
+			return o, errReplay(o.replay)
+		}
+	}
+	if o.udpPort < 0 || o.udpPort > 65535 {
+		return o, usageError{"serve: --udp-port is a number up to 65535"}
 	}
 	if o.url != "" {
 		if o.host, err = hostOf(o.url); err != nil {
@@ -148,6 +160,13 @@ func ownHost() string {
 		return name
 	}
 	return "localhost"
+}
+
+func (o *options) recordingsDir(d *stateDir) string {
+	if o.recordings != "" {
+		return o.recordings
+	}
+	return d.file("recordings")
 }
 
 func (o *options) dbFile(d *stateDir) string {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"net"
+	"net/netip"
 	"slices"
 )
 
@@ -16,6 +18,7 @@ type part struct {
 func parts() []part {
 	return []part{
 		{"coord", startCoord},
+		{"recorder", startRecorder},
 	}
 }
 
@@ -34,4 +37,35 @@ func hasRole(role string) bool { return slices.Contains(defaultRoles(), role) }
 func startCoord(h *hub) (func(context.Context) error, error) {
 	h.tls.Handle("/v1/", h.coord.Handler(h.ctx))
 	return h.coord.Run, nil
+}
+
+// startRecorder takes recordings in on the TLS port and shows them on the mesh, where the
+// hub has a node of its own, and over loopback where that was asked for.
+func startRecorder(h *hub) (func(context.Context) error, error) {
+	r, err := openRooms(roomsConfig{
+		State: h.dir.path, Recordings: h.opt.recordingsDir(h.dir), Coord: h.coord, Key: h.dir.key,
+		Audit: h.audit.Append, UDPPort: h.opt.udpPort, Log: h.log.With("part", "recorder"),
+	})
+	if err != nil {
+		return nil, errStart(err)
+	}
+	r.mount(h.tls)
+	var replay net.Listener
+	if h.opt.replay != "" {
+		if replay, err = net.Listen("tcp", h.opt.replay); err != nil {
+			return nil, errPortTaken(h.opt.replay, err)
+		}
+	}
+	return func(ctx context.Context) error {
+		return r.run(ctx, ownAddr(h.listen), replay, func(url string) { sayReplay(h.say, url) })
+	}, nil
+}
+
+// ownAddr is where this process reaches a port of its own.
+func ownAddr(listen net.Addr) string {
+	ap, err := netip.ParseAddrPort(listen.String())
+	if err != nil || !ap.Addr().IsUnspecified() {
+		return listen.String()
+	}
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), ap.Port()).String()
 }

@@ -44,9 +44,8 @@ type roomsConfig struct {
 	Coord      *coord.Server
 	Key        netmap.ControlKey
 	Audit      func(audit.Entry) error
-	Replay     string // loopback address for the replay page; empty: none
-	UDPPort    int    // of the hub's own node; 0: the last one, or any
-	Quota      int64  // bytes of recordings of one host; 0: no limit
+	UDPPort    int   // of the hub's own node; 0: the last one, or any
+	Quota      int64 // bytes of recordings of one host; 0: no limit
 	Log        *slog.Logger
 }
 
@@ -77,24 +76,8 @@ func (r *rooms) host(req *http.Request) (string, bool) {
 // mount adds the recorder to the TLS port.
 func (r *rooms) mount(m *http.ServeMux) { m.Handle("/v1/recordings/", r.receiver) }
 
-// listenReplay takes the loopback address for the replay page, so that a port that is
-// taken is known before the hub says that it is up.
-func (r *rooms) listenReplay() (net.Listener, error) {
-	if r.cfg.Replay == "" {
-		return nil, nil
-	}
-	host, _, err := net.SplitHostPort(r.cfg.Replay)
-	if err != nil {
-		return nil, fmt.Errorf("--replay %s: %w", r.cfg.Replay, err)
-	}
-	if a, err := netip.ParseAddr(host); err != nil || !a.IsLoopback() {
-		return nil, fmt.Errorf("--replay %s: only a loopback address; over the mesh the page is at http://%s/ anyway", r.cfg.Replay, netmap.HubName)
-	}
-	return net.Listen("tcp", r.cfg.Replay)
-}
-
 // run is the hub's own node and the replay page, until ctx ends. tlsAddr is where the
-// TLS port is reached from this process; l is from listenReplay and may be nil.
+// TLS port is reached from this process; l is for the page over loopback and may be nil.
 func (r *rooms) run(ctx context.Context, tlsAddr string, l net.Listener, announce func(url string)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -162,14 +145,6 @@ func (r *rooms) onMesh(ctx context.Context, tlsAddr string) error {
 
 func (r *rooms) serveMesh(ctx context.Context, n *netnode.Node, c *netmap.Client) error {
 	m := c.Map()
-	for !m.Self.Valid() { // only before the very first map
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(50 * time.Millisecond):
-		}
-		m = c.Map()
-	}
 	hosts := []string{m.Self.Name, m.Self.Name + "." + m.Mesh + ".internal"}
 	var listeners []net.Listener
 	for _, a := range m.SelfAddrs {

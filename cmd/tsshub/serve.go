@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -30,6 +31,7 @@ type hub struct {
 	opt   options
 	dir   *stateDir
 	log   *slog.Logger
+	say   io.Writer // words for whoever started it
 	audit *audit.Log
 	coord *coord.Server
 	db    *sql.DB
@@ -80,7 +82,7 @@ func (c *cli) serve(args []string) error {
 		dir.undo()
 		return err
 	}
-	h := &hub{opt: opt, dir: dir, log: slog.New(slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: opt.level})), tls: http.NewServeMux(), listen: l.Addr(), ctx: ctx}
+	h := &hub{opt: opt, dir: dir, log: slog.New(slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: opt.level})), say: c.err, tls: http.NewServeMux(), listen: l.Addr(), ctx: ctx}
 	defer h.close()
 	if err := h.open(text); err != nil {
 		h.close()

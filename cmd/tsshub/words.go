@@ -16,7 +16,8 @@ import (
 
 const usage = `usage:
   tsshub serve --state DIR [--listen :8443] [--url https://HUB:8443] [--mesh NAME] [--policy FILE]
-               [--db sqlite:FILE] [--recordings file:///DIR] [--roles coord,recorder] [--restored]
+               [--db sqlite:FILE] [--recordings file:///DIR] [--roles coord,recorder]
+               [--replay 127.0.0.1:8080] [--udp-port N] [--restored]
   tsshub status
   tsshub user add EMAIL [--role admin|member|...] | list | remove EMAIL
   tsshub key create (--user EMAIL | --tag tag:NAME...) [--reusable] [--ephemeral] [--expiry 24h]
@@ -140,6 +141,15 @@ func errDB(db string) error {
 		return &trouble{say: "Postgres is not there yet", hint: "leave --db out to use SQLite in the state folder"}
 	}
 	return usageError{"serve: --db is of the form sqlite:FILE"}
+}
+
+func errReplay(addr string) error {
+	return usageError{"serve: --replay " + printable(addr) + ": only a loopback address and port, as 127.0.0.1:8080; over the mesh the page is at http://hub/ anyway"}
+}
+
+// sayReplay tells the address of the replay page; whoever has it is let in.
+func sayReplay(w io.Writer, url string) {
+	fmt.Fprintf(w, "tsshub: replay page, for whoever has this address: %s\n", url)
 }
 
 func errRecordings(v string) error {

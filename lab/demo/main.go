@@ -85,13 +85,15 @@ func demo(ctx context.Context, bin string, kernel, stay bool) (err error) {
 		}
 	}
 	begin := time.Now()
-	for i, step := range steps {
+	n := 0
+	for _, step := range steps {
 		if step.kernelOnly && !kernel {
 			continue
 		}
-		fmt.Printf("\n%s %s\n", bold(fmt.Sprintf("%2d.", i+1)), bold(step.title))
+		n++
+		fmt.Printf("\n%s %s\n", bold(fmt.Sprintf("%2d.", n)), bold(step.title))
 		if err := step.do(s); err != nil {
-			return fmt.Errorf("step %d (%s): %w", i+1, step.title, err)
+			return fmt.Errorf("step %d (%s): %w", n, step.title, err)
 		}
 		if ctx.Err() != nil {
 			return fmt.Errorf("interrupted")

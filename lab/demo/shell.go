@@ -23,6 +23,7 @@ const marker = "recorded-1764"
 func (s *scene) shell() error {
 	s.echo(s.laptop, s.target())
 	c := s.laptop.TsshCommand(s.target())
+	c.Env = append(c.Env, "TERM=dumb") // what it shows is shown here line by line
 	f, err := pty.StartWithSize(c, &pty.Winsize{Cols: 100, Rows: 30})
 	if err != nil {
 		return err

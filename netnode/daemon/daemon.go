@@ -38,8 +38,9 @@ type Config struct {
 
 	// OnMap is called with every map after the node works by it; it must not block.
 	OnMap func(*netmap.Map)
-	// Serve, when set, runs for as long as the node is up and must return when ctx ends.
-	// Its error takes the node down and Run returns it.
+	// Serve, when set, runs for as long as the node is up, from the first map on that says
+	// who the node is, and must return when ctx ends. Its error takes the node down and Run
+	// returns it.
 	Serve    func(ctx context.Context, n *netnode.Node, c *netmap.Client) error
 	Sessions func(ctx context.Context) ([]localapi.Session, error)
 }
@@ -259,10 +260,15 @@ func (d *Daemon) up(parent context.Context, st *netmap.State, api chan error) er
 		return err
 	}
 	m.node = node
+	known := make(chan struct{}) // closed when the node works by a map that says who it is
+	var once sync.Once
 	client, err := netmap.NewClient(netmap.ClientConfig{
 		State: st, Log: d.log,
 		OnMap: func(nm *netmap.Map) {
 			node.SetMap(nm)
+			if nm.Self.Valid() {
+				once.Do(func() { close(known) })
+			}
 			if d.cfg.OnMap != nil {
 				d.cfg.OnMap(nm)
 			}
@@ -292,6 +298,11 @@ func (d *Daemon) up(parent context.Context, st *netmap.State, api chan error) er
 	})
 	if d.cfg.Serve != nil {
 		wg.Go(func() { // ends with ctx
+			select {
+			case <-known:
+			case <-ctx.Done():
+				return
+			}
 			if err := d.cfg.Serve(ctx, node, m.client); err != nil {
 				end(err)
 			}
