@@ -176,14 +176,17 @@ func policyEval(f policyFiles, stdin io.Reader, stdout, stderr io.Writer) int {
 	var buf []byte
 	for {
 		line, err := in.ReadSlice('\n')
-		if errors.Is(err, bufio.ErrBufferFull) {
-			for errors.Is(err, bufio.ErrBufferFull) {
-				_, err = in.ReadSlice('\n')
-			}
-			line = []byte("too long")
+		long := errors.Is(err, bufio.ErrBufferFull)
+		for errors.Is(err, bufio.ErrBufferFull) {
+			_, err = in.ReadSlice('\n')
 		}
 		if line = bytes.TrimSpace(line); len(line) > 0 || err == nil {
-			buf = append(policy.AppendQuery(buf[:0], p, d, line), '\n')
+			if long {
+				buf = append(buf[:0], `{"error":"the line is longer than 1 MiB"}`...)
+			} else {
+				buf = policy.AppendQuery(buf[:0], p, d, line)
+			}
+			buf = append(buf, '\n')
 			if _, werr := out.Write(buf); werr != nil {
 				fmt.Fprintf(stderr, "tssh: error: %s\n", werr)
 				return 1
