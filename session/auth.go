@@ -46,7 +46,7 @@ func (c *conn) config(ciphers []string) *gossh.ServerConfig {
 			}
 			return c.admit(m, "keyboard-interactive")
 		},
-		PreAuthConnCallback: func(p gossh.ServerPreAuthConn) { c.preAuth = p },
+		PreAuthConnCallback: func(p gossh.ServerPreAuthConn) { c.preAuth.Store(&p) },
 		AuthLogCallback: func(m gossh.ConnMetadata, _ string, err error) {
 			if err == nil {
 				c.begin(m)
@@ -81,10 +81,12 @@ func (c *conn) admit(m gossh.ConnMetadata, method string) (*gossh.Permissions, e
 
 // refuse says why in a banner and closes. Only before the login is complete.
 func (c *conn) refuse(say string) {
-	if c.preAuth != nil {
-		_ = c.preAuth.SendAuthBanner("tssh: " + plain(say) + "\r\n")
+	if p := c.preAuth.Load(); p != nil {
+		_ = (*p).SendAuthBanner("tssh: " + plain(say) + "\r\n")
 	}
-	c.sock.refuse()
+	if s := c.sock.Load(); s != nil {
+		s.refuse()
+	}
 }
 
 // plain keeps words for a person within one line of text that no terminal acts on.

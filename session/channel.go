@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -41,7 +40,7 @@ type channel struct {
 
 	env      []string
 	envBytes int
-	pty      *terminal // nil without one
+	pty      *terminal // nil without one; other goroutines read it under mu
 	started  bool
 
 	input atomic.Int64  // bytes received from the client
@@ -50,8 +49,8 @@ type channel struct {
 	mu      sync.Mutex
 	prog    *program // nil until one runs
 	closing bool     // CLOSE is sent or received: start nothing
-	ptyFile *os.File // the terminal's master, for hang-up
 	last    sync.Once
+	gone    chan struct{} // closed with closing
 }
 
 // serveSession serves one channel from open to close.
@@ -100,7 +99,7 @@ func (c *conn) newChannel() (*channel, string) {
 		return nil, "too many sessions on one connection"
 	}
 	c.last++
-	s := &channel{c: c, id: c.last}
+	s := &channel{c: c, id: c.last, gone: make(chan struct{})}
 	c.channels[s.id] = s
 	c.handlers.Add(1)
 	return s, ""
@@ -204,7 +203,7 @@ func (s *channel) requestEnv(p payload) bool {
 	if !ok1 || !ok2 || s.started || len(s.env) >= maxEnv || s.envBytes+len(name)+len(value) > maxEnvBytes {
 		return false
 	}
-	if !launch.AcceptEnv(string(name), string(value), s.c.grant.AcceptEnv) {
+	if !launch.AcceptEnv(string(name), string(value), s.c.grant.Load().AcceptEnv) {
 		return false
 	}
 	s.env = append(s.env, string(name)+"="+string(value))
@@ -226,10 +225,13 @@ func (s *channel) requestPTY(p payload) bool {
 		s.c.note(s.id, "refused", "pty: "+err.Error())
 		return false
 	}
-	s.pty = t
 	s.mu.Lock()
-	s.ptyFile = t.master
+	s.pty = t
+	closing := s.closing
 	s.mu.Unlock()
+	if closing {
+		t.close()
+	}
 	return true
 }
 
@@ -334,18 +336,17 @@ func (s *channel) requestSignal(name string) bool {
 // hangup takes the terminal or the pipes away from what runs.
 func (s *channel) hangup() {
 	s.mu.Lock()
-	s.closing = true
-	prog, f := s.prog, s.ptyFile
-	s.ptyFile = nil
+	if !s.closing {
+		s.closing = true
+		close(s.gone)
+	}
+	prog, t := s.prog, s.pty
 	s.mu.Unlock()
-	if f != nil {
-		f.Close() // the kernel hangs up
+	if t != nil {
+		t.close() // the kernel hangs up
 	}
 	if prog != nil {
 		prog.closePipes()
-	}
-	if s.pty != nil {
-		s.pty.closeSlave()
 	}
 }
 
@@ -363,9 +364,7 @@ func (s *channel) wait() {
 func (s *channel) terminate(words string) {
 	s.last.Do(func() {
 		s.mu.Lock()
-		ch := s.ch
-		s.closing = true
-		prog := s.prog
+		ch, prog := s.ch, s.prog
 		s.mu.Unlock()
 		if ch != nil {
 			said := make(chan struct{})

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -33,14 +34,16 @@ type conn struct {
 	mon      *monitor
 	welcome  control.WelcomeMsg
 	hostKeys []gossh.Signer
-	sock     *greeted
 	tight    limits
 
-	// preAuth, bound, grant, acc, starter and journal are written during the handshake, by one
-	// goroutine, and only read once channels are served.
-	preAuth gossh.ServerPreAuthConn
+	// The monitor's words can come at any time, also in the middle of the handshake.
+	sock    atomic.Pointer[greeted]
+	preAuth atomic.Pointer[gossh.ServerPreAuthConn]
+	grant   atomic.Pointer[control.GoMsg] // nil until the process is the user
+
+	// Written during the handshake by its goroutine, before grant; read by others only
+	// after they saw a grant.
 	bound   string // the login name that the grant is about
-	grant   *control.GoMsg
 	acc     launch.Account
 	starter *launch.Starter
 	journal *recording.Journal
@@ -90,6 +93,8 @@ func serve(nc net.Conn, ctl *control.Conn, tight limits) error {
 	if err := nc.SetDeadline(time.Now().Add(w.Grace)); err != nil {
 		return fmt.Errorf("deadline: %w", err)
 	}
+	stop := context.AfterFunc(ctx, func() { nc.Close() })
+	defer stop()
 	g, ciphers, err := greet(&peerConn{nc, addr(w.Remote), addr(w.Local)})
 	if err != nil {
 		c.mon.close(causeClosed, err.Error())
@@ -98,7 +103,7 @@ func serve(nc net.Conn, ctl *control.Conn, tight limits) error {
 	if err := nc.SetDeadline(time.Now().Add(w.Grace)); err != nil {
 		return fmt.Errorf("deadline: %w", err)
 	}
-	c.sock = g
+	c.sock.Store(g)
 
 	failed := error(nil)
 	srv := &gssh.Server{
@@ -112,9 +117,7 @@ func serve(nc net.Conn, ctl *control.Conn, tight limits) error {
 			"default": c.globalRequest,
 		},
 	}
-	stop := context.AfterFunc(ctx, func() { nc.Close() })
 	srv.HandleConn(g)
-	stop()
 	c.finish(failed)
 	return nil
 }
@@ -148,7 +151,7 @@ func (p *peerConn) CloseWrite() error {
 func (c *conn) begin(m gossh.ConnMetadata) {
 	say, err := c.becomeUser(m.User(), string(m.ClientVersion()))
 	if err == nil {
-		err = c.sock.SetDeadline(time.Time{})
+		err = c.sock.Load().SetDeadline(time.Time{})
 	}
 	if err == nil {
 		return
@@ -157,7 +160,7 @@ func (c *conn) begin(m gossh.ConnMetadata) {
 		say = "this host could not start your session"
 	}
 	fmt.Fprintln(os.Stderr, "tsshd conn: begin:", err)
-	c.grant = nil
+	c.grant.Store(nil)
 	c.refuse(say)
 	c.end(ended{causeShutdown, err.Error()})
 }
@@ -187,7 +190,8 @@ func (c *conn) becomeUser(user, client string) (say string, err error) {
 		return "", err
 	}
 	syscall.Umask(launch.Umask())
-	c.bound, c.grant = user, g
+	c.bound = user
+	c.grant.Store(g)
 	return "", nil
 }
 
@@ -197,7 +201,7 @@ func (c *conn) ready(sc *gossh.ServerConn) error {
 	if c.ctx.Err() != nil {
 		return context.Cause(c.ctx)
 	}
-	if c.grant == nil || sc.User() != c.bound {
+	if c.grant.Load() == nil || sc.User() != c.bound {
 		c.end(ended{causeShutdown, "the login name changed"})
 		return errors.New("not logged in")
 	}
@@ -246,7 +250,7 @@ func (c *conn) keepalive(sc *gossh.ServerConn) {
 // globalRequest answers what is not about a channel. Forwards are asked of the policy
 // and, granted or not, are not served; everything else is unknown and answered so.
 func (c *conn) globalRequest(_ gssh.Context, _ *gssh.Server, req *gossh.Request) (bool, []byte) {
-	if c.grant == nil {
+	if c.grant.Load() == nil {
 		return false, nil
 	}
 	switch req.Type {
@@ -345,7 +349,7 @@ func (c *conn) note(ch uint32, what, text string) {
 // revoked obeys the monitor. It runs on the goroutine that receives its messages and so
 // must not wait.
 func (c *conn) revoked(r control.RevokeMsg) {
-	if r.Channel != 0 {
+	if r.Channel != 0 && c.grant.Load() != nil {
 		c.mu.Lock()
 		ch := c.channels[r.Channel]
 		c.mu.Unlock()
@@ -379,7 +383,8 @@ func (c *conn) stop(e ended) {
 	}
 	c.mu.Unlock()
 	go func() { // ends within goodbyeTime
-		if c.journal != nil && c.journal.Err() == nil {
+		live := c.grant.Load() != nil
+		if live && c.journal.Err() == nil {
 			_ = c.journal.AppendJSON(0, recording.KindNote, recording.Note{What: e.cause, Text: e.text})
 		}
 		var told sync.WaitGroup
@@ -387,7 +392,7 @@ func (c *conn) stop(e ended) {
 			told.Go(func() { ch.terminate(e.text) })
 		}
 		told.Wait()
-		if c.grant == nil && c.sock != nil {
+		if !live {
 			c.refuse(e.text)
 		}
 		c.end(e)
@@ -396,17 +401,18 @@ func (c *conn) stop(e ended) {
 
 // lost runs when the monitor is gone.
 func (c *conn) lost() {
-	if c.grant == nil || c.grant.Socket == "" || !c.welcome.Survive {
+	g := c.grant.Load()
+	if g == nil || g.Socket == "" {
 		c.stop(ended{causeShutdown, "the tssh daemon of this host stopped"})
 		return
 	}
 	go func() { // ends with a monitor, or with the connection
 		ctx, cancel := context.WithTimeout(c.ctx, c.welcome.Linger)
 		defer cancel()
-		err := c.mon.resume(ctx, c.grant.Socket, control.ResumeMsg{Version: control.Version, ID: c.grant.ID, Token: c.grant.Token})
+		err := c.mon.resume(ctx, g.Socket, control.ResumeMsg{Version: control.Version, ID: g.ID, Token: g.Token})
 		var no errRefused
 		switch {
-		case err == nil || c.ctx.Err() != nil:
+		case err == nil || c.ctx.Err() != nil: // there again, or not needed any more
 		case errors.As(err, &no):
 			c.stop(ended{causeRevoked, plain(no.say)})
 		default:

@@ -30,7 +30,9 @@ func Main(stderr io.Writer) int {
 	}
 	// Connections are many and small: give memory back rather than hold it.
 	debug.SetGCPercent(200)
-	sock, err := net.FileConn(fileOnce(sockFD, "socket"))
+	file := os.NewFile(sockFD, "socket")
+	sock, err := net.FileConn(file)
+	file.Close() // FileConn has its own
 	if err != nil {
 		fmt.Fprintln(stderr, "tsshd conn: is started by tsshd, not by hand:", err)
 		return 2
@@ -41,24 +43,11 @@ func Main(stderr io.Writer) int {
 		fmt.Fprintln(stderr, "tsshd conn:", err)
 		return 2
 	}
-	if err := unix.Close(sockFD); err != nil {
-		fmt.Fprintln(stderr, "tsshd conn: socket:", err)
-		return 2
-	}
 	if err := serve(sock, ctl, tight); err != nil {
 		fmt.Fprintln(stderr, "tsshd conn:", err)
 		return 1
 	}
 	return 0
-}
-
-// fileOnce wraps a descriptor without owning it: net.FileConn makes its own.
-func fileOnce(fd uintptr, name string) *os.File {
-	dup, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 5)
-	if err != nil {
-		return os.NewFile(fd, name)
-	}
-	return os.NewFile(uintptr(dup), name)
 }
 
 // limits are what the process gives up until it is the user.

@@ -65,9 +65,10 @@ func (s *channel) start(kind, command string) (*program, error) {
 	if err := unix.Access(acc.Home, unix.X_OK); err != nil {
 		cmd.Dir, homeless = "/", fmt.Sprintf("your home directory %s cannot be entered (%v); this is /", acc.Home, err)
 	}
+	g := s.c.grant.Load()
 	facts := launch.EnvFacts{Account: acc, RemoteAddr: hostPort(s.c.welcome.Remote), LocalAddr: hostPort(s.c.welcome.Local),
-		Person: s.c.grant.Person, Node: s.c.grant.Node, Session: s.c.grant.ID, Client: s.env}
-	p := &program{cmd: cmd, replied: make(chan struct{}), drained: make(chan struct{}), mark: "TSSH_SESSION=" + s.c.grant.ID}
+		Person: g.Person, Node: g.Node, Session: g.ID, Client: s.env}
+	p := &program{cmd: cmd, replied: make(chan struct{}), drained: make(chan struct{}), mark: "TSSH_SESSION=" + g.ID}
 	var theirs []*os.File
 	defer func() {
 		for _, f := range theirs {
@@ -76,10 +77,7 @@ func (s *channel) start(kind, command string) (*program, error) {
 	}()
 	if t := s.pty; t != nil {
 		facts.TTY, facts.Term = t.name, t.term
-		t.mu.Lock()
-		slave := t.slave
-		t.slave = nil
-		t.mu.Unlock()
+		slave := t.takeSlave()
 		if slave == nil {
 			return nil, errors.New("the terminal is closed")
 		}
@@ -196,16 +194,12 @@ func (p *program) run(s *channel) {
 // a channel that goes on.
 func (s *channel) closed(outs ...*pump) <-chan struct{} {
 	c := make(chan struct{})
-	go func() { // ends when the pumps do
+	go func() { // ends with the channel, whose request loop hangs up at its end
 		for _, o := range outs {
 			<-o.done
 		}
-		s.mu.Lock()
-		closing := s.closing
-		s.mu.Unlock()
-		if closing {
-			close(c)
-		}
+		<-s.gone
+		close(c)
 	}()
 	return c
 }

@@ -132,12 +132,20 @@ func (t *terminal) control(f func(fd int) error) error {
 	return err
 }
 
-func (t *terminal) closeSlave() {
+// takeSlave hands the slave over; nil when it is taken, or the terminal closed.
+func (t *terminal) takeSlave() *os.File {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.slave != nil {
-		t.slave.Close()
-		t.slave = nil
+	f := t.slave
+	t.slave = nil
+	return f
+}
+
+// close closes both ends that are here.
+func (t *terminal) close() {
+	t.master.Close()
+	if f := t.takeSlave(); f != nil {
+		f.Close()
 	}
 }
 

@@ -66,6 +66,14 @@ func newRig(t *testing.T, pol string) *rig {
 	}
 	r.policy(pol)
 	t.Cleanup(func() {
+		for _, f := range []string{"log", "run/conn.log"} {
+			b, _ := os.ReadFile(filepath.Join(dir, f))
+			for _, w := range []string{"DATA RACE", "panic:", "fatal error:"} {
+				if bytes.Contains(b, []byte(w)) {
+					t.Errorf("%s: %s", f, w)
+				}
+			}
+		}
 		if t.Failed() {
 			for _, f := range []string{"log", "audit", "run/conn.log"} {
 				b, _ := os.ReadFile(filepath.Join(dir, f))

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -294,12 +293,16 @@ func signWith(key gossh.Signer, data []byte, alg string) (*gossh.Signature, erro
 	return as.SignWithAlgorithm(rand.Reader, data, alg)
 }
 
-var ptsName = regexp.MustCompile(`^/dev/pts/[0-9]{1,9}$`)
+// ptsName accepts the name of a terminal and no other path.
+func ptsName(s string) bool {
+	n, ok := strings.CutPrefix(s, "/dev/pts/")
+	return ok && n != "" && len(n) < 10 && strings.Trim(n, "0123456789") == ""
+}
 
 // tty records a terminal that the process opened, once it is seen to be the account's.
 func (l *link) tty(b *control.TTYMsg) {
 	st, err := os.Lstat(b.Name)
-	if err != nil || !ptsName.MatchString(b.Name) || st.Mode()&os.ModeCharDevice == 0 {
+	if err != nil || !ptsName(b.Name) || st.Mode()&os.ModeCharDevice == 0 {
 		return
 	}
 	l.mu.Lock()
