@@ -2,16 +2,16 @@
 // hub hands out, the messages between node and hub, joining, and the client that keeps
 // the map up to date.
 //
-//	            Join (token: address, key, pin)
-//	  node ------------------------------------------> hub
-//	   |        stream of frames: signed records        |
-//	   | <----------------------------------------------+
-//	   v
-//	 book: verify, refuse what is older, drop what is not certain
-//	   |
-//	   +--> netmap.json (envelopes, verified again at every start)
-//	   v
-//	  *Map, made once, never changed --> netnode, sshd
+//	           Join (token: address, key, pin)
+//	 node ------------------------------------------> hub
+//	  |        stream of frames: signed records        |
+//	  | <----------------------------------------------+
+//	  v
+//	book: verify, refuse what is older, drop what is not certain
+//	  |
+//	  +--> netmap.json (envelopes, verified again at every start)
+//	  v
+//	 *Map, made once, never changed --> netnode, sshd
 //
 // # Trust
 //
