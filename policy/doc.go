@@ -61,6 +61,26 @@ name among users, and neither autogroup:nonroot nor localpart: ever means it.
 
 What an open login may do is decided by permit, in evaluate.go.
 
+# Postures
+
+An assertion is ATTRIBUTE OPERATOR VALUE, as node:os IN ['linux', 'macos'], with == !=
+IN, NOT IN, IS SET, NOT SET, and < <= > >= for numbers and versions. What is not set
+matches NOT SET and nothing else. Nodes tell node:... only, and it is their own claim.
+
+# Where an existing file means something else here
+
+In the users of ssh rules whatever has a colon, and "*", is an error, where the original
+takes some of them for names of accounts. A localpart: rule gives its own destinations
+only. autogroup:member as an ssh dst is a person's own devices. checkPeriod beside
+accept, check with a tagged source, and an acl without action are errors. A tag that
+owns a tag passes on its own owners. Text of files that the original refuses is told in
+the original's words where those are known, with place and rule added.
+
+# Bounds
+
+A file has at most 16 MiB and 64 levels, its tables at most 512 MiB and two million
+address ranges, its problems at most 500 of 2000 bytes each.
+
 # How it is compiled
 
 Each end of a request is looked up by what it is: its login, its role, its tags, its

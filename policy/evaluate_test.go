@@ -287,3 +287,27 @@ func TestQueryForm(t *testing.T) {
 		}
 	}
 }
+
+// TestSame: a session goes on under a new policy only with the very same rights.
+func TestSame(t *testing.T) {
+	d := Decision{Verdict: Accept, Rule: 1, AcceptEnv: []string{"A"}, Recorder: []Tag{"tag:rec"}}
+	same := d
+	same.Rule, same.Reason = 7, "moved"
+	if !d.Same(same) {
+		t.Error("a rule that only moved is not the same")
+	}
+	for name, change := range map[string]func(*Decision){
+		"verdict":     func(d *Decision) { d.Verdict = Check },
+		"env":         func(d *Decision) { d.AcceptEnv = []string{"B"} },
+		"more env":    func(d *Decision) { d.AcceptEnv = []string{"A", "B"} },
+		"recorder":    func(d *Decision) { d.Recorder = []Tag{"tag:other"} },
+		"no recorder": func(d *Decision) { d.Recorder = nil },
+		"enforced":    func(d *Decision) { d.EnforceRecorder = true },
+	} {
+		e := d
+		change(&e)
+		if d.Same(e) || e.Same(d) {
+			t.Errorf("%s: still the same", name)
+		}
+	}
+}

@@ -11,8 +11,7 @@ import (
 // bits is a set of rules, one bit each, in the order in which they are asked.
 type bits []uint64
 
-func (b bits) set(i int)      { b[i/64] |= 1 << (i % 64) }
-func (b bits) has(i int) bool { return b != nil && b[i/64]&(1<<(i%64)) != 0 }
+func (b bits) set(i int) { b[i/64] |= 1 << (i % 64) }
 
 // chunk is how many words of rules are combined at a time, on the stack.
 const chunk = 32

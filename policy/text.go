@@ -120,14 +120,6 @@ type word struct {
 	off  int
 }
 
-func words(ws []word) []string {
-	s := make([]string, len(ws))
-	for i, w := range ws {
-		s[i] = w.text
-	}
-	return s
-}
-
 func kindName(v *hujson.Value) string {
 	switch v.Value.Kind() {
 	case 'n':
