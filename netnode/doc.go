@@ -36,7 +36,7 @@
 // carries the same mesh addresses and nothing else. The namespace is pinned by a bind
 // mount at RunDir/ssh.netns and outlives the daemon, as do the connections accepted in it.
 // The device hands TCP for port 22, and ICMP errors about it, to that TUN and everything
-// else to the host's; it reads both by poll(2), each packet straight into WireGuard's
+// else to the host's; it waits for both in one epoll and reads each packet straight into WireGuard's
 // buffers. So the host's own sshd on 0.0.0.0:22 and our listener never meet, and no local
 // process can reach ours, running or not: the only way in is the device.
 //

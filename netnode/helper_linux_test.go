@@ -66,7 +66,11 @@ func helper(mode, arg string) int {
 	case "uninstall":
 		err = netnode.Uninstall("tssh0", arg)
 	case "sink":
-		err = helperSink(arg)
+		err = helperSink(false)
+	case "source":
+		err = helperSink(true)
+	case "bulk":
+		err = helperBulk(arg)
 	default:
 		err = fmt.Errorf("no mode %q", mode)
 	}
@@ -84,7 +88,8 @@ type nodeConfig struct {
 	NoNamespace bool
 	Endpoints   string // file
 	Port        int
-	MTU         int
+	AdmitPorts  []uint16
+	Mode        string // of the processes that get the connections; empty: conn
 	Self        policy.Identity
 	Peers       []netmap.Peer
 	At          map[string]netip.AddrPort // peers by id
@@ -115,7 +120,7 @@ func helperNode(arg string) error {
 	if err != nil {
 		return err
 	}
-	n, err := netnode.New(netnode.Config{PrivateKey: key, TUN: c.TUN, RunDir: c.RunDir, NoNamespace: c.NoNamespace, UDPPort: c.Port, MTU: c.MTU,
+	n, err := netnode.New(netnode.Config{PrivateKey: key, TUN: c.TUN, RunDir: c.RunDir, NoNamespace: c.NoNamespace, UDPPort: c.Port, AdmitPorts: c.AdmitPorts,
 		EndpointsFile: c.Endpoints, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		return err
@@ -144,9 +149,9 @@ func helperNode(arg string) error {
 			if err != nil {
 				panic(err)
 			}
-			mode := "conn"
-			if id.Name == "laptop" && c.MTU != 0 { // benchmarks
-				mode = "sink"
+			mode := c.Mode
+			if mode == "" {
+				mode = "conn"
 			}
 			cmd := exec.Command("/proc/self/exe")
 			cmd.Env = []string{helperEnv + "=" + mode}
@@ -174,16 +179,48 @@ func helperNode(arg string) error {
 	return n.Close()
 }
 
-// helperSink reads descriptor 3 to its end and answers with the number of bytes.
-func helperSink(string) error {
+const bulkSize = 256 << 20
+
+// helperSink reads descriptor 3 to its end and answers with the number of bytes; as a source
+// it sends bulkSize bytes.
+func helperSink(source bool) error {
 	f := os.NewFile(3, "conn")
 	c, err := net.FileConn(f)
 	if err != nil {
 		return err
 	}
 	f.Close()
+	if source {
+		_, err := io.Copy(c, io.LimitReader(zeros{}, bulkSize))
+		return err
+	}
 	n, err := io.Copy(io.Discard, c)
 	fmt.Fprintln(c, n)
+	return err
+}
+
+// helperBulk is the other end: "up ADDR" or "down ADDR".
+func helperBulk(arg string) error {
+	way, addr, _ := strings.Cut(arg, " ")
+	c, err := net.DialTimeout("tcp", addr, 10*time.Second)
+	if err != nil {
+		return err
+	}
+	r := bufio.NewReader(c)
+	if _, err := r.ReadString('\n'); err != nil {
+		return err
+	}
+	var n int64
+	if way == "up" {
+		if _, err := io.Copy(c, io.LimitReader(zeros{}, bulkSize)); err != nil {
+			return err
+		}
+		c.(*net.TCPConn).CloseWrite()
+		_, err = fmt.Fscan(r, &n)
+	} else {
+		n, err = io.Copy(io.Discard, r)
+	}
+	fmt.Println("moved", n)
 	return err
 }
 

@@ -35,7 +35,7 @@ const kernelPolicy = `{
 //	ctr 10.98.0.2 --- 10.98.0.1 web 10.99.0.1 --- 10.99.0.2 lap
 //	             (web masquerades)   fd99::1        fd99::2
 type lan struct {
-	t            *testing.T
+	t            testing.TB
 	bin          string
 	web, lap     string // namespaces
 	ctr          string // only after addContainer
@@ -43,7 +43,7 @@ type lan struct {
 	webCfg, lapC nodeConfig
 }
 
-func needRoot(t *testing.T) {
+func needRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("kernel TUNs and network namespaces need root")
@@ -55,7 +55,7 @@ func needRoot(t *testing.T) {
 	}
 }
 
-func newLAN(t *testing.T) *lan {
+func newLAN(t testing.TB) *lan {
 	t.Helper()
 	needRoot(t)
 	id := fmt.Sprintf("nn%d", os.Getpid())
@@ -126,7 +126,7 @@ func (l *lan) makeNodes() {
 
 // proc is a helper that runs.
 type proc struct {
-	t      *testing.T
+	t      testing.TB
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
 	out    *bufio.Reader
@@ -374,6 +374,7 @@ func TestPeerReachesOnlyTheMeshAddress(t *testing.T) {
 	l := newLAN(t)
 	t.Cleanup(l.uninstall)
 	l.start(l.web, "serve", "22 80")
+	l.webCfg.AdmitPorts = []uint16{22, 80} // the policy would stop much of it too
 	web := l.node(l.web, l.webCfg)
 	evil := evilConfig{l.lapC, []string{web4 + ":22", "10.99.0.1:22", "10.99.0.1:80", "127.0.0.1:22", "[fd99::1]:22", "[::1]:80", web4 + ":80"}}
 	b, err := json.Marshal(evil)
@@ -460,4 +461,45 @@ func TestTUNInUse(t *testing.T) {
 		t.Errorf("a run directory that is everybody's: %q", got)
 	}
 	os.Chmod(l.webCfg.RunDir, 0o755)
+}
+
+// BenchmarkSSHPort moves 256 MiB through the SSH port of a host, each way it can be served,
+// up (to the host) and down. cpu-s are those of the host's daemon alone.
+func BenchmarkSSHPort(b *testing.B) {
+	for _, way := range []string{"up", "down"} {
+		for _, serve := range []string{"namespace", "rewrite"} {
+			b.Run(way+"/"+serve, func(b *testing.B) {
+				l := newLAN(b)
+				b.Cleanup(l.uninstall)
+				l.webCfg.NoNamespace = serve == "rewrite"
+				l.webCfg.Mode = map[string]string{"up": "sink", "down": "source"}[way]
+				web := l.node(l.web, l.webCfg)
+				l.node(l.lap, l.lapC)
+				l.ask(l.lap, "bulk", way+" "+web4+":22") // the handshake
+				before := cpu(b, web.cmd.Process.Pid)
+				b.SetBytes(bulkSize)
+				for b.Loop() {
+					if got := l.ask(l.lap, "bulk", way+" "+web4+":22"); got["moved"] != fmt.Sprint(bulkSize) {
+						b.Fatal(got)
+					}
+				}
+				used := cpu(b, web.cmd.Process.Pid) - before
+				b.ReportMetric(float64(b.N)*bulkSize*8/1e6/b.Elapsed().Seconds(), "Mbit/s")
+				b.ReportMetric(float64(b.N)*bulkSize*8/1e6/used, "Mbit/cpu-s")
+			})
+		}
+	}
+}
+
+// cpu is the processor time of a process in seconds, as /proc/PID/stat has it.
+func cpu(t testing.TB, pid int) float64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	var user, system float64
+	fmt.Sscan(f[11], &user)
+	fmt.Sscan(f[12], &system)
+	return (user + system) / 100 // USER_HZ
 }

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,14 +17,15 @@ import (
 // split is one tun.Device over two TUNs: the host's, and the one in the SSH namespace, which
 // gets TCP for the SSH port and the ICMP errors about it.
 //
-// Read waits in poll(2) for either and reads straight into WireGuard's buffers.
-// Only WireGuard's one reader reads, so what poll announced is there.
+// Read waits for either and reads straight into WireGuard's buffers. Both descriptors are in
+// one epoll, and that epoll is in the Go runtime's: waiting parks the goroutine instead of
+// blocking a thread. Only WireGuard's one reader reads, so what epoll announced is there.
 type split struct {
 	host, ssh *tunPort
 	mtu       int
 	events    chan tun.Event
-	wake      int // eventfd: Close says so to poll
-	closed    atomic.Bool
+	both      *os.File // the epoll of both; closing it ends Read
+	wait      syscall.RawConn
 	scratch   sync.Pool // *[2][][]byte
 
 	reading  sync.Mutex // held by Read; Close takes it before it closes descriptors
@@ -34,11 +35,28 @@ type split struct {
 }
 
 func newSplit(host, ssh *tunPort, mtu int) (*split, error) {
-	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
-		return nil, fmt.Errorf("netnode: eventfd: %w", err)
+		return nil, fmt.Errorf("netnode: epoll: %w", err)
 	}
-	s := &split{host: host, ssh: ssh, mtu: mtu, events: make(chan tun.Event), wake: wake}
+	for i, p := range []*tunPort{host, ssh} {
+		ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)} // Fd is ours to choose
+		if err == nil {
+			err = unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, p.fd, &ev)
+		}
+	}
+	if err == nil {
+		err = unix.SetNonblock(ep, true) // or os.NewFile would not give it to the runtime
+	}
+	if err != nil {
+		unix.Close(ep)
+		return nil, fmt.Errorf("netnode: epoll: %w", err)
+	}
+	s := &split{host: host, ssh: ssh, mtu: mtu, events: make(chan tun.Event), both: os.NewFile(uintptr(ep), "epoll")}
+	if s.wait, err = s.both.SyscallConn(); err != nil {
+		s.both.Close()
+		return nil, fmt.Errorf("netnode: epoll: %w", err)
+	}
 	s.scratch.New = func() any { return new([2][][]byte) }
 	return s, nil
 }
@@ -52,29 +70,14 @@ func (s *split) BatchSize() int           { return conn.IdealBatchSize }
 func (s *split) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	s.reading.Lock()
 	defer s.reading.Unlock()
-	fds := []unix.PollFd{
-		{Fd: int32(s.host.fd), Events: unix.POLLIN},
-		{Fd: int32(s.ssh.fd), Events: unix.POLLIN},
-		{Fd: int32(s.wake), Events: unix.POLLIN},
-	}
 	for {
-		if s.closed.Load() {
-			return 0, os.ErrClosed
-		}
-		if _, err := unix.Poll(fds, -1); err != nil {
-			if err == unix.EINTR || err == unix.EAGAIN {
-				continue
-			}
-			return 0, fmt.Errorf("netnode: poll: %w", err)
-		}
-		if fds[2].Revents != 0 {
-			return 0, os.ErrClosed
+		host, ssh, err := s.ready()
+		if err != nil {
+			return 0, err
 		}
 		p := s.host
-		if fds[1].Revents != 0 && (s.sshFirst || fds[0].Revents == 0) {
+		if ssh && (s.sshFirst || !host) {
 			p = s.ssh
-		} else if fds[0].Revents == 0 {
-			continue
 		}
 		s.sshFirst = p == s.host
 		s.guard()
@@ -85,7 +88,30 @@ func (s *split) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	}
 }
 
-// guard keeps a far deadline on both files, so that a packet that poll saw and that is gone
+// ready waits until a TUN has something.
+func (s *split) ready() (host, ssh bool, err error) {
+	cerr := s.wait.Read(func(fd uintptr) bool {
+		var ev [2]unix.EpollEvent
+		var n int
+		n, err = unix.EpollWait(int(fd), ev[:], 0)
+		if err == unix.EINTR {
+			err = nil
+		}
+		for _, e := range ev[:max(n, 0)] {
+			host, ssh = host || e.Fd == 0, ssh || e.Fd == 1
+		}
+		return err != nil || n > 0
+	})
+	if cerr != nil {
+		return false, false, os.ErrClosed
+	}
+	if err != nil {
+		return false, false, fmt.Errorf("netnode: epoll: %w", err)
+	}
+	return host, ssh, nil
+}
+
+// guard keeps a far deadline on both files, so that a packet that epoll saw and that is gone
 // when we read (the kernel flushes the queue when the interface goes down) delays the other
 // TUN by seconds and not for ever.
 func (s *split) guard() {
@@ -138,10 +164,7 @@ func (s *split) Write(bufs [][]byte, offset int) (int, error) {
 func (s *split) Close() error {
 	var err error
 	s.once.Do(func() {
-		s.closed.Store(true)
-		if _, werr := unix.Write(s.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}); werr != nil {
-			err = fmt.Errorf("netnode: wake reader: %w", werr)
-		}
+		err = s.both.Close()
 		s.reading.Lock()
 		defer s.reading.Unlock()
 		close(s.events)
@@ -151,7 +174,6 @@ func (s *split) Close() error {
 		if cerr := s.ssh.Close(); err == nil {
 			err = cerr
 		}
-		unix.Close(s.wake)
 	})
 	return err
 }

@@ -128,9 +128,8 @@ func (f *Filter) judgeIn(b []byte) Reason {
 	if r.Peers[p.src] == nil {
 		return NoPeer
 	}
-	now := f.now().UnixNano()
 	if p.fragment {
-		return f.fragment(r, &p, now)
+		return f.fragment(r, &p, f.now().UnixNano())
 	}
 	switch p.proto {
 	case protoTCP:
@@ -143,14 +142,14 @@ func (f *Filter) judgeIn(b []byte) Reason {
 		if p.flags&(tcpSYN|tcpACK|tcpRST) == tcpSYN || p.flags&(tcpACK|tcpRST) == 0 {
 			return Denied
 		}
-		if f.out.has(inKey(&p), now) {
+		if f.out.has(inKey(&p), f.now().UnixNano()) {
 			return Pass
 		}
 		return NoFlow
 	case protoICMP4, protoICMP6:
-		return f.icmp(r, &p, b, now)
+		return f.icmp(r, &p, b, f.now().UnixNano())
 	}
-	return f.connectionless(r, &p, now)
+	return f.connectionless(r, &p, f.now().UnixNano())
 }
 
 // connectionless judges protocols in which the first packet of a flow looks like any other.
@@ -257,16 +256,15 @@ func (f *Filter) judgeOut(b []byte) Reason {
 	if !p.first {
 		return Pass
 	}
-	now := f.now().UnixNano()
 	k := outKey(&p)
-	switch p.proto {
-	case protoTCP:
-		switch {
-		case p.flags&(tcpSYN|tcpACK) == tcpSYN:
-			f.out.put(k, now)
-		case f.adopt != nil && p.flags&(tcpSYN|tcpRST) == 0 && f.adopt(p.srcPort):
-			f.out.put(k, now)
+	if p.proto == protoTCP {
+		if p.flags&(tcpSYN|tcpACK) == tcpSYN || f.adopt != nil && p.flags&(tcpSYN|tcpRST) == 0 && f.adopt(p.srcPort) {
+			f.out.put(k, f.now().UnixNano())
 		}
+		return Pass
+	}
+	now := f.now().UnixNano()
+	switch p.proto {
 	case protoICMP4, protoICMP6:
 		if p.echo() == echoRequest {
 			f.out.put(k, now)
