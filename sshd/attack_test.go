@@ -72,9 +72,8 @@ func TestAuthMethods(t *testing.T) {
 		})},
 	} {
 		t.Run(name, func(t *testing.T) {
-			// x/crypto's client tries none first, always: for the others a proxy in between
-			// is not worth it, as the callbacks share their one question. So: all must work
-			// for who may, and none for who may not.
+			// The client tries none first, whatever it has; session's own tests let each of
+			// the others decide.
 			r := newRig(t, usual())
 			c, err := handshake(r.inetd(), account(t).Username, auth...)
 			if err != nil {
