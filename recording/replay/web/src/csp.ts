@@ -5,8 +5,7 @@
 export function adoptStyles(): void {
   const create = document.createElement.bind(document);
   document.createElement = ((tag: string, options?: ElementCreationOptions) => {
-    const el = create(tag, options);
-    return tag === "style" ? adopted(el as HTMLStyleElement) : el;
+    return tag === "style" ? adopted() : create(tag, options);
   }) as typeof document.createElement;
 
   const set = Element.prototype.setAttribute;
@@ -19,10 +18,13 @@ export function adoptStyles(): void {
   };
 }
 
-// adopted gives a style element whose text goes into a constructed sheet of the document.
-function adopted(el: HTMLStyleElement): HTMLStyleElement {
+// adopted gives what behaves like a style element where it matters: its text goes into a
+// constructed sheet of the document, until it is removed. The element itself is inert, because
+// a <style> is refused even while it is empty.
+function adopted(): HTMLElement {
   const sheet = new CSSStyleSheet();
   document.adoptedStyleSheets.push(sheet);
+  const el = document.createElement("template");
   let text = "";
   const content = {
     get: () => text,

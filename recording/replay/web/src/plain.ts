@@ -54,7 +54,7 @@ export class Output implements View {
     if (!this.anew && this.fresh.length === 0) return;
     const bottom = this.pre.scrollTop + this.pre.clientHeight >= this.pre.scrollHeight - 4;
     if (this.anew) replace(this.pre);
-    for (const p of this.anew ? this.parts : this.fresh) add(this.pre, h("span", { class: p.kind }, p.text));
+    for (const p of this.anew ? this.parts : this.fresh) add(this.pre, h("span", { class: p.kind === "output" ? "stdout" : p.kind }, p.text));
     this.fresh = [];
     this.anew = false;
     if (bottom) this.pre.scrollTop = this.pre.scrollHeight;

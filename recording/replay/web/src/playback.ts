@@ -13,6 +13,7 @@ import type { Recording } from "./recording";
 import type { View } from "./view";
 
 export const SPEEDS = [0.25, 0.5, 1, 2, 4, 8, 16];
+const FAR = 9; // seconds behind the end at which following a running recording jumps
 const PAUSE = 0.5; // seconds of an idle stretch that are shown at either end, at speed 1
 
 export interface Hooks {
@@ -30,6 +31,7 @@ export class Playback {
   playing = false;
   skipIdle = true;
   channel = 0;
+  following = false; // the end of a running recording
   private view: View | undefined;
   private frameNo = 0; // the frame that next() looks in
   private pos = 0; // the first of its events that is not applied
@@ -67,6 +69,7 @@ export class Playback {
 
   pause(): void {
     this.playing = false;
+    this.following = false;
     this.hooks.changed();
   }
 
@@ -105,7 +108,15 @@ export class Playback {
       this.show();
       void this.seek(this.t);
     }
+    if (this.following && this.rec.end - this.t > FAR) void this.jump(this.rec.end - FAR / 3);
     this.tell();
+  }
+
+  // follow goes to the end and stays there.
+  async follow(): Promise<void> {
+    this.following = true;
+    await this.jump(this.rec.end);
+    this.play();
   }
 
   tell(): void {
@@ -122,7 +133,12 @@ export class Playback {
     this.view.attach();
   }
 
-  async seek(to: number): Promise<void> {
+  seek(to: number): Promise<void> {
+    this.following = false;
+    return this.jump(to);
+  }
+
+  private async jump(to: number): Promise<void> {
     const mine = ++this.seeking;
     this.busy = true;
     this.t = Math.max(0, Math.min(to, this.rec.end));

@@ -40,8 +40,8 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
   const skipped = h("div", { class: "skipped", role: "status", hidden: true });
   const channel = h("select", { class: "channel", "aria-label": "channel", title: "channel (C)" });
   const goLive = h("button", { type: "button", class: "toggle golive", hidden: true }, "Go live");
-  const full = h("button", { type: "button", class: "toggle", title: "whole screen (F)" }, "Full");
-  const helpButton = h("button", { type: "button", class: "toggle", title: "keys (?)", "aria-label": "keys" }, "?");
+  const full = h("button", { type: "button", class: "toggle full", title: "whole screen (F)" }, "Full");
+  const helpButton = h("button", { type: "button", class: "toggle keys", title: "keys (?)", "aria-label": "keys" }, "?");
   const state = h("p", { class: "banner", role: "status", hidden: true });
   const problem = h("p", { class: "banner bad", role: "alert", hidden: true });
   const end = h("span", { class: "endmark" });
@@ -109,7 +109,7 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
       end,
       h("span", { class: "dim when" }, `${when(s.start)} \u00b7 ${size(s.size)}`),
       h("span", { class: "files-out" },
-        h("a", { href: `/api/recordings/${encodeURIComponent(id)}/cast?version=3`, download: `${id}.cast` }, ".cast"),
+        s.channel_list.some((c) => c.type !== "sftp") && h("a", { href: `/api/recordings/${encodeURIComponent(id)}/cast?version=3`, download: `${id}.cast` }, ".cast"),
         h("a", { href: `/api/recordings/${encodeURIComponent(id)}/file`, download: `${id}.tsr` }, ".tsr"))),
     state, problem,
     h("div", { class: "frame" }, stage, skipped),
@@ -122,7 +122,7 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
   speed.addEventListener("change", () => player.setSpeed(Number(speed.value)));
   idle.addEventListener("click", () => player.setSkipIdle(!player.skipIdle));
   channel.addEventListener("change", () => player.setChannel(Number(channel.value)));
-  goLive.addEventListener("click", () => { void player.seek(rec.end); player.play(); });
+  goLive.addEventListener("click", () => void player.follow());
   full.addEventListener("click", () => wholeScreen());
   helpButton.addEventListener("click", () => help.showModal());
   window.addEventListener("pagehide", remember);

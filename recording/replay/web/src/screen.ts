@@ -42,6 +42,9 @@ export class Screen implements View {
 
   attach(): void {
     this.term.open(this.box);
+    // The renderer draws no cursor before it had the focus once.
+    this.term.focus();
+    this.term.blur();
     this.term.textarea?.setAttribute("tabindex", "-1");
     this.term.textarea?.setAttribute("aria-hidden", "true");
     this.measure();
