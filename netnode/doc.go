@@ -40,6 +40,15 @@
 // buffers. So the host's own sshd on 0.0.0.0:22 and our listener never meet, and no local
 // process can reach ours, running or not: the only way in is the device.
 //
+// On bulk the namespace moved 0.97 of what the rewrite below moved per second of the
+// daemon's processor time, both ways (BenchmarkSSHPort, medians of four rounds on two busy
+// cores, so 0.9 to 1.05 is what can be said). With poll(2) in place of the runtime's poller it
+// was 0.86 to 0.90: a blocked thread for every wait.
+//
+// Not closed yet: packets for the mesh address that come in from the LAN, not through the
+// TUN, reach services that the host itself bound to all addresses or to the mesh address (a
+// neighbour has to route them here on purpose). Our own listener is not among them.
+//
 // Where a namespace cannot be made (a container without CAP_SYS_ADMIN) the listener is in
 // the host's namespace on port 922 of the mesh addresses, and the device rewrites the port
 // both ways. Local processes could reach that port, so it has two guards: a socket filter
