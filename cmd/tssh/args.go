@@ -333,7 +333,7 @@ func (c *command) option(k, v string) error {
 		// Scripts pass these to ssh. Keys and passwords play no part, and host keys are
 		// always checked against the mesh, whatever is asked for.
 	default:
-		return sshUsage("-o %s is not an option of tssh", k)
+		return sshUsage("-o %s=%s is not an option of tssh", k, v)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -72,7 +73,7 @@ func (a *app) stockInput(ctx context.Context, dir string) (sshconfig.Input, erro
 	if err != nil {
 		return sshconfig.Input{}, err
 	}
-	exe, err := os.Executable()
+	exe, err := self()
 	if err != nil {
 		return sshconfig.Input{}, failed("%v", err)
 	}
@@ -125,9 +126,10 @@ func (a *app) knownHosts(ctx context.Context, asked string) error {
 		return err
 	}
 	r, err := c.Resolve(ctx, host)
-	if m := explain(err); err != nil && m.code == "unreachable" && isNotFound(err) {
+	if isNotFound(err) {
 		return nil
-	} else if err != nil {
+	}
+	if err != nil {
 		return err
 	}
 	b, err := sshconfig.KnownHosts(asked, r.HostKeys)
@@ -140,7 +142,7 @@ func (a *app) knownHosts(ctx context.Context, asked string) error {
 
 // stockOptions are the same settings as arguments, for programs of OpenSSH that tssh runs.
 func (a *app) stockOptions() ([]string, error) {
-	exe, err := os.Executable()
+	exe, err := self()
 	if err != nil {
 		return nil, failed("%v", err)
 	}
@@ -155,6 +157,28 @@ func (a *app) stockOptions() ([]string, error) {
 		return nil, failed("%v", err)
 	}
 	return slices.Concat([]string{"-F", "none"}, opts), nil
+}
+
+// self is the path of this program as it was called: a link that stays when the program
+// behind it is replaced is better in a settings file than where it points to today.
+func self() (string, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	called, err := exec.LookPath(os.Args[0])
+	if err != nil {
+		return exe, nil
+	}
+	if called, err = filepath.Abs(called); err != nil {
+		return exe, nil
+	}
+	a, err1 := os.Stat(called)
+	b, err2 := os.Stat(exe)
+	if err1 != nil || err2 != nil || !os.SameFile(a, b) {
+		return exe, nil
+	}
+	return called, nil
 }
 
 func isNotFound(err error) bool {

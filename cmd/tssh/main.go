@@ -26,6 +26,8 @@ type app struct {
 	getenv      func(string) string
 	socket      string // --socket
 	verbose     bool
+	fresh       bool   // the node was started or joined by this run: its map may be a moment away
+	stopNode    func() // ends the node that this run started; nil when it started none
 	log         *slog.Logger
 }
 

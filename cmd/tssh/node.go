@@ -79,7 +79,7 @@ func (a *app) stateDir() string {
 // startNode starts one's own node in the background and waits until its socket answers.
 // Two that start together are decided by the socket's lock: one serves, the other ends.
 func (a *app) startNode(ctx context.Context, c *localapi.Client) (localapi.Status, error) {
-	exe, err := os.Executable()
+	exe, err := self()
 	if err != nil {
 		return localapi.Status{}, failed("cannot find this program to start the node: %v", err)
 	}
@@ -100,8 +100,17 @@ func (a *app) startNode(ctx context.Context, c *localapi.Client) (localapi.Statu
 	if err := cmd.Start(); err != nil {
 		return localapi.Status{}, failed("the node did not start: %v", err)
 	}
+	a.fresh = true
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }() // ends with the node, or with us
+	a.stopNode = func() {
+		if cmd.Process.Signal(syscall.SIGTERM) == nil {
+			select {
+			case <-ended:
+			case <-time.After(5 * time.Second):
+			}
+		}
+	}
 	deadline := time.After(20 * time.Second)
 	for {
 		st, err := c.Status(ctx)
@@ -178,12 +187,14 @@ func (a *app) background(args []string) error {
 	return nil
 }
 
-// settled waits a moment for a node that has just started to have its netmap.
+// settled waits a moment for a node that has just started to have its netmap. One that was
+// started by this very run also gets a moment to hear from its hub what changed meanwhile.
 func (a *app) settled(ctx context.Context, c *localapi.Client, st localapi.Status) (localapi.Status, error) {
-	deadline := time.Now().Add(15 * time.Second)
+	begun := time.Now()
+	deadline := begun.Add(15 * time.Second)
 	for {
 		switch {
-		case st.State == localapi.StateRunning:
+		case st.State == localapi.StateRunning && (!a.fresh || st.HubOnline || time.Since(begun) > 2*time.Second):
 			return st, nil
 		case st.State == localapi.StateNotJoined:
 			return st, failed("this computer is not in a mesh yet").withCode("unreachable").withHint(joinHint)
@@ -252,10 +263,14 @@ func (a *app) up(ctx context.Context, args []string) error {
 		return failed("only root may do that: the node of this computer is root's").withHint("sudo tssh up").withCode("denied")
 	}
 	if *token != "" {
-		err = c.Join(ctx, localapi.JoinRequest{Token: *token, Hostname: *hostname})
+		a.fresh = true
+		if err = c.Join(ctx, localapi.JoinRequest{Token: *token, Hostname: *hostname}); err != nil && a.stopNode != nil {
+			a.stopNode() // a node that did not get in has nothing to do
+		}
 	} else if *hostname != "" {
 		return usage("--hostname goes with --join-file")
 	} else {
+		a.fresh = true
 		err = c.Up(ctx)
 	}
 	if err != nil {

@@ -145,6 +145,9 @@ type Conn struct {
 
 func (c *Conn) Read(p []byte) (int, error) { return c.early.Read(p) }
 
+// WriteTo hides the embedded connection's, which would pass over what is buffered.
+func (c *Conn) WriteTo(w io.Writer) (int64, error) { return c.early.WriteTo(w) }
+
 // Dial opens a stream to a port of a peer. host is a name or an address of the mesh.
 func (c *Client) Dial(ctx context.Context, host string, port uint16) (*Conn, error) {
 	u, err := c.connect(ctx)

@@ -334,6 +334,35 @@ func TestDialHalfClose(t *testing.T) {
 	}
 }
 
+// What the far end says at once may come with the 101, and must not be lost however the
+// stream is read.
+func TestDialGreeting(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		c.Read(make([]byte, 4096))
+		io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tssh-raw\r\n\r\ngreeting")
+	}()
+	c, err := NewClient(path).Dial(t.Context(), "web", 22)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var got strings.Builder
+	if _, err := io.Copy(&got, c); err != nil || got.String() != "greeting" {
+		t.Fatalf("%q %v", got.String(), err)
+	}
+}
+
 func TestDialErrors(t *testing.T) {
 	cfg := full(t)
 	var err error

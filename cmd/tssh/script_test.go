@@ -1,0 +1,247 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	gossh "golang.org/x/crypto/ssh"
+
+	"tssh/netnode/localapi"
+)
+
+// TestMain makes the test binary tssh itself, for the scripts.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"tssh": main})
+}
+
+// TestScripts runs every file of testdata: the real command, a real local API and a real
+// SSH server on loopback; only the mesh between them is left out.
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
+			e.Setenv("XDG_RUNTIME_DIR", filepath.Join(e.WorkDir, "run"))
+			e.Setenv("TERM", "xterm-test")
+			e.Setenv("LANG", "C.UTF-8")
+			if err := os.MkdirAll(filepath.Join(e.WorkDir, "home"), 0o700); err != nil {
+				return err
+			}
+			if err := os.MkdirAll(filepath.Join(e.WorkDir, "run"), 0o700); err != nil {
+				return err
+			}
+			return newScene(e)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"status":   wantStatus,
+			"lastline": wantLastLine,
+		},
+	})
+}
+
+// wantStatus runs a command and compares its exit status: status N COMMAND...
+func wantStatus(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: status N COMMAND...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	code := "0"
+	var ee interface{ ExitCode() int }
+	if errors.As(err, &ee) {
+		code = itoa(ee.ExitCode())
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if code != args[0] {
+		ts.Fatalf("exit status %s, want %s\n%s", code, args[0], ts.ReadFile("stderr"))
+	}
+}
+
+func itoa(n int) string {
+	if n < 0 {
+		return "-" + itoa(-n)
+	}
+	if n < 10 {
+		return string(rune('0' + n))
+	}
+	return itoa(n/10) + string(rune('0'+n%10))
+}
+
+// wantLastLine compares the whole last line of standard error.
+func wantLastLine(ts *testscript.TestScript, neg bool, args []string) {
+	lines := strings.Split(strings.TrimRight(ts.ReadFile("stderr"), "\n"), "\n")
+	if got := lines[len(lines)-1]; neg || len(args) != 1 || got != args[0] {
+		ts.Fatalf("last line %q, want %q", got, args)
+	}
+}
+
+// scene is one script's mesh.
+type scene struct {
+	signer gossh.Signer
+	hosts  map[string]string // name: address of its SSH server
+}
+
+func newScene(e *testscript.Env) error {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	s := &scene{hosts: map[string]string{}}
+	if s.signer, err = gossh.NewSignerFromKey(key); err != nil {
+		return err
+	}
+	for _, name := range []string{"web", "changed", "keyless", "refuses", "recorder", "check", "full", "ends", "hub"} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		s.hosts[name] = l.Addr().String()
+		if name == "hub" {
+			go http.Serve(l, hubPages()) // ends with the listener
+		} else {
+			go serveHost(l, name, s.signer) // ends with the listener
+		}
+		e.Defer(func() { l.Close() })
+	}
+	s.hosts["away"] = ""
+	for name, cfg := range s.sockets() {
+		cfg.Path = filepath.Join(e.WorkDir, "sock", name)
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- localapi.Serve(ctx, cfg) }()
+		e.Defer(func() { cancel(); <-done })
+		if err := waitFor(cfg.Path); err != nil {
+			return err
+		}
+		e.Setenv(strings.ToUpper(name), cfg.Path)
+	}
+	return nil
+}
+
+func waitFor(path string) error {
+	for range 300 {
+		if c, err := net.Dial("unix", path); err == nil {
+			return c.Close()
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return errors.New("no socket at " + path)
+}
+
+// sockets are the nodes of a script: $NODE works, the others are each in one bad state.
+func (s *scene) sockets() map[string]localapi.Config {
+	status := func(st localapi.Status) func(context.Context) (localapi.Status, error) {
+		return func(context.Context) (localapi.Status, error) { return st, nil }
+	}
+	node := localapi.Config{
+		OwnerUID: os.Getuid(), Userspace: true,
+		Status: status(localapi.Status{State: localapi.StateRunning, Version: "test", Mesh: "lab", Hub: "hub.example:8443", HubOnline: true, Userspace: true, Self: s.node("laptop"),
+			Peers: []localapi.Peer{{Node: s.node("web"), SSH: true, Path: "192.0.2.7:41641", LastHandshake: time.Now()}, {Node: s.node("away")}}}),
+		WhoIs: func(_ context.Context, a netip.Addr) (localapi.Node, error) {
+			if n := s.node("web"); a == n.Addrs[0] {
+				return n, nil
+			}
+			return localapi.Node{}, localapi.Errorf(localapi.CodeNotFound, "no node of the mesh has the address %s", a)
+		},
+		Resolve: s.resolve,
+		Dial: func(ctx context.Context, host string, port uint16) (net.Conn, error) {
+			for name, addr := range s.hosts {
+				if host == s.node(name).Addrs[0].String() && addr != "" {
+					return net.Dial("tcp", addr)
+				}
+			}
+			return nil, localapi.Errorf(localapi.CodeUnreachable, "it does not answer on port %d: no answer in time", port)
+		},
+		Why: func(_ context.Context, r localapi.WhyRequest) (localapi.Why, error) {
+			if r.User == "root" {
+				return localapi.Why{Verdict: "deny", Say: "policy does not let you log in as root on web", Reason: "no-login", Host: r.Host, User: r.User}, nil
+			}
+			return localapi.Why{Verdict: "accept", Host: r.Host, User: r.User}, nil
+		},
+		Join: func(_ context.Context, r localapi.JoinRequest) error {
+			return localapi.Errorf(localapi.CodeDenied, "the hub does not know this join token, or it has expired")
+		},
+	}
+	bad := func(st localapi.Status) localapi.Config {
+		st.Userspace = true
+		return localapi.Config{OwnerUID: os.Getuid(), Userspace: true, Status: status(st), Up: func(context.Context) error {
+			return localapi.Errorf(localapi.CodeNotJoined, "x")
+		}}
+	}
+	return map[string]localapi.Config{
+		"node":    node,
+		"fresh":   bad(localapi.Status{State: localapi.StateNotJoined}),
+		"down":    bad(localapi.Status{State: localapi.StateDown, Mesh: "lab"}),
+		"removed": bad(localapi.Status{State: localapi.StateConnecting, Problem: "this node was removed from the mesh"}),
+		"expired": bad(localapi.Status{State: localapi.StateConnecting, Problem: "this node's membership has expired"}),
+	}
+}
+
+func (s *scene) node(name string) localapi.Node {
+	sum := 0
+	for _, c := range name {
+		sum = (sum*7 + int(c)) % 250
+	}
+	return localapi.Node{ID: "n-" + name, Name: name, Tags: []string{"tag:" + name}, Addrs: []netip.Addr{netip.AddrFrom4([4]byte{100, 64, byte(len(name)), byte(sum)})}}
+}
+
+func (s *scene) resolve(_ context.Context, name string) (localapi.Resolved, error) {
+	name = strings.TrimSuffix(name, ".lab.internal")
+	if _, ok := s.hosts[name]; !ok {
+		return localapi.Resolved{}, localapi.Errorf(localapi.CodeNotFound, "no host called %q in the mesh, or none that you may reach", name)
+	}
+	r := localapi.Resolved{Node: s.node(name)}
+	switch name {
+	case "keyless":
+	case "changed":
+		pub, _, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			return r, err
+		}
+		k, err := gossh.NewPublicKey(pub)
+		if err != nil {
+			return r, err
+		}
+		r.HostKeys = []string{string(gossh.MarshalAuthorizedKey(k))}
+	default:
+		r.HostKeys = []string{string(gossh.MarshalAuthorizedKey(s.signer.PublicKey()))}
+	}
+	return r, nil
+}
+
+// hubPages is as much of the viewer as the list and one recording need.
+func hubPages() http.Handler {
+	m := http.NewServeMux()
+	m.HandleFunc("GET /api/recordings", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("before") == "" {
+			io.WriteString(w, `{"recordings":[{"id":"rec-0001","start":"2026-01-02T03:04:05Z","duration":61.2,"host":"web","who":"alice@example.com","local_user":"deploy","type":"shell","complete":true}],"next":"x"}`)
+			return
+		}
+		io.WriteString(w, `{"recordings":[{"id":"rec-0002","start":"2026-01-02T03:04:05Z","duration":1,"host":"web\u001b[2J","who":"bob@example.com","local_user":"bob","type":"exec","command":"id\u001b[31m","live":true}]}`)
+	})
+	m.HandleFunc("GET /api/recordings/{id}/file", func(w http.ResponseWriter, r *http.Request) {
+		if r.PathValue("id") != "rec-0001" {
+			w.WriteHeader(403)
+			io.WriteString(w, `{"error":"policy does not let you see this recording"}`)
+			return
+		}
+		io.WriteString(w, "not really a recording")
+	})
+	return m
+}
