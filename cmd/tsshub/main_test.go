@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -115,6 +117,24 @@ func freePort() (string, error) {
 	return port, err
 }
 
+// lockedBuffer is a buffer that several may write to.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
 // process is a tsshub of its own, which can be killed.
 type process struct {
 	t      *testing.T
@@ -136,7 +156,7 @@ func (p *process) start() {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	p.cmd = exec.Command(self, "serve", "--state", p.state, "--listen", p.listen, "--mesh", "lab")
+	p.cmd = exec.Command(self, "serve", "--state", p.state, "--listen", p.listen, "--mesh", "lab", "--roles", "coord")
 	p.cmd.Args[0] = "tsshub"
 	p.cmd.Path = filepath.Join(filepath.Dir(p.state), "tsshub")
 	if err := os.Symlink(self, p.cmd.Path); err != nil && !errors.Is(err, os.ErrExist) {
@@ -219,6 +239,7 @@ func TestKill9(t *testing.T) {
 	}
 	// Two nodes that stay connected all the time.
 	var members []*netmap.Client
+	history := new(lockedBuffer) // of what the nodes went through, shown when it goes wrong
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -228,13 +249,14 @@ func TestKill9(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m, err := netmap.NewClient(netmap.ClientConfig{State: s, Log: slog.New(slog.DiscardHandler), BackoffMin: 10 * time.Millisecond, BackoffMax: 100 * time.Millisecond})
+		m, err := netmap.NewClient(netmap.ClientConfig{State: s, Log: slog.New(slog.NewTextHandler(history, nil)), BackoffMin: 10 * time.Millisecond, BackoffMax: 100 * time.Millisecond})
 		if err != nil {
 			t.Fatal(err)
 		}
 		members = append(members, m)
 		wg.Go(func() { m.Run(ctx) })
 	}
+	var answered atomic.Int64
 	joined, removed := map[string]bool{"one": true, "two": true}, map[string]bool{}
 	people := map[string]bool{"alice@example.com": true}
 	for round := range 6 {
@@ -255,11 +277,13 @@ func TestKill9(t *testing.T) {
 						mu.Lock()
 						joined[name] = true
 						mu.Unlock()
+						answered.Add(1)
 					}
 					if _, err := c("user", "add", name+"@example.com"); err == nil {
 						mu.Lock()
 						people[name+"@example.com"] = true
 						mu.Unlock()
+						answered.Add(1)
 					}
 					if err == nil && i%3 == 0 {
 						if _, err := c("node", "remove", name); err == nil {
@@ -271,7 +295,11 @@ func TestKill9(t *testing.T) {
 				}
 			})
 		}
-		time.Sleep(time.Duration(50+40*round) * time.Millisecond) // somewhere in the middle of a write
+		// Once enough was answered, at a moment that is in the middle of a write or not.
+		for deadline := time.Now().Add(20 * time.Second); answered.Load() < int64(8*(round+1)) && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)
 		p.kill()
 		close(end)
 		work.Wait()
@@ -301,11 +329,11 @@ func TestKill9(t *testing.T) {
 			}
 		}
 		want := len(addrs)/2 - 1
-		deadline := time.Now().Add(20 * time.Second)
+		deadline := time.Now().Add(60 * time.Second)
 		for _, m := range members {
 			for len(m.Map().Peers) != want {
 				if time.Now().After(deadline) {
-					t.Fatalf("round %d: %d peers in the map, %d nodes at the hub; %+v", round, len(m.Map().Peers), want+1, m.Status())
+					t.Fatalf("round %d: %d peers in the map, %d nodes at the hub; %+v\n%s\nhub:\n%s", round, len(m.Map().Peers), want+1, m.Status(), history, must("node", "list")+must("status"))
 				}
 				time.Sleep(5 * time.Millisecond)
 			}

@@ -178,6 +178,11 @@ func (h *hub) run(signals context.Context, l net.Listener, ready func()) error {
 		wg.Wait()
 		return err
 	}
+	admin, err := h.adminListener()
+	if err != nil {
+		return stop(err)
+	}
+	defer admin.Close() // a part that refuses ends all before it is served
 	for _, p := range parts() {
 		if !h.opt.roles[p.role] {
 			continue
@@ -187,10 +192,6 @@ func (h *hub) run(signals context.Context, l net.Listener, ready func()) error {
 			return stop(err)
 		}
 		start(p.role, fn)
-	}
-	admin, err := h.adminListener()
-	if err != nil {
-		return stop(err)
 	}
 	start("admin", func(ctx context.Context) error { return serveHTTP(ctx, h.coord.AdminServer(), admin) })
 	conf, err := netmap.ServerTLS(h.dir.key)

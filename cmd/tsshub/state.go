@@ -202,15 +202,17 @@ func (s *stateDir) writeKey(b []byte) error {
 
 func (s *stateDir) file(name string) string { return filepath.Join(s.path, name) }
 
-// undo takes back what a first start made, when it came to nothing.
+// undo takes back a first start that came to nothing. The folder was empty or not
+// there when it was locked, so all that is in it is of this start.
 func (s *stateDir) undo() {
 	if !s.first {
 		return
 	}
-	for _, f := range []string{"hub.db", "hub.db-wal", "hub.db-shm", "admin.sock"} {
-		os.Remove(s.file(f))
+	if entries, err := os.ReadDir(s.path); err == nil && s.lock != nil {
+		for _, e := range entries {
+			os.RemoveAll(s.file(e.Name()))
+		}
 	}
-	os.RemoveAll(s.file("audit"))
 	for i := len(s.made) - 1; i >= 0; i-- {
 		os.Remove(s.made[i])
 	}
