@@ -214,12 +214,20 @@ func tagWords(tags []policy.Tag) []string {
 	return out
 }
 
+// maxDeniedAudit bounds the audit entries about what one connection was refused; how much
+// it was in all is in the entry of its end.
+const maxDeniedAudit = 50
+
 // ask answers for a channel, a subsystem, a forward.
 func (l *link) ask(b *control.AskMsg) *control.AnswerMsg {
 	l.mu.Lock()
 	say := l.askLocked(b)
-	l.mu.Unlock()
 	if say != "" {
+		l.denied++
+	}
+	n := l.denied
+	l.mu.Unlock()
+	if say != "" && n <= maxDeniedAudit {
 		l.s.cfg.Log.Info("refused", "session", l.rec.ID(), "what", b.Kind, "target", clean(b.Target, 256), "say", say)
 		l.s.audit(audit.Entry{Kind: "session.channel", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(l.grant.user), Session: l.rec.ID(), Verdict: "deny", Text: clean(b.Kind+" "+b.Target, 512)})
 	}
@@ -276,19 +284,37 @@ func (l *link) review() {
 	} else if say != "" && say != sayGone {
 		say = sayRevoked + ": " + say
 	}
+	var channels []*control.RevokeMsg
 	if say == "" {
 		for ch, asks := range l.asks {
 			for _, a := range asks {
-				if no := l.may(a); no != "" && l.ctl != nil {
-					_ = l.ctl.Send(control.Message{Type: control.Revoke, Body: &control.RevokeMsg{Channel: ch, Cause: causeRevoked, Say: no}}, nil)
+				if no := l.may(a); no != "" {
+					channels = append(channels, &control.RevokeMsg{Channel: ch, Cause: causeRevoked, Say: no})
+					break
 				}
 			}
 		}
 	}
+	ctl := l.ctl
 	l.mu.Unlock()
-	if say != "" {
-		l.revoke(causeRevoked, say)
+	if say == "" && (len(channels) == 0 || ctl == nil) {
+		return
 	}
+	// By itself: neither a stopped process nor a slow disk may delay the next link's turn.
+	l.s.wg.Add(1)
+	go func() { // ends within the control socket's time for sending, or a sync
+		defer l.s.wg.Done()
+		if say != "" {
+			l.revoke(causeRevoked, say)
+			return
+		}
+		for _, m := range channels {
+			if ctl.Send(control.Message{Type: control.Revoke, Body: m}, nil) != nil {
+				l.revoke(causeRevoked, sayChannelRevoked)
+				return
+			}
+		}
+	}()
 }
 
 // obeyTime is what a connection process gets to end itself.

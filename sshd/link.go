@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -50,6 +51,7 @@ type link struct {
 	began    time.Time
 	rec      *recording.Session
 	token    [sha256.Size]byte
+	denied   int // asks that were refused
 	asks     map[uint32][]ask
 	ttys     map[uint32]string
 	revoked  *control.RevokeMsg // what it was told, or is to be told when it comes back
@@ -394,7 +396,7 @@ func (l *link) finish() {
 		l.ctl.Close()
 		l.ctl = nil
 	}
-	rec, g := l.rec, l.grant
+	rec, g, denied := l.rec, l.grant, l.denied
 	cause, text := l.cause, l.text
 	if l.revoked != nil {
 		cause, text = l.revoked.Cause, l.revoked.Say
@@ -421,7 +423,7 @@ func (l *link) finish() {
 	}
 	l.forgetState()
 	l.s.cfg.Log.Info("session closed", "session", rec.ID(), "node", l.src.Name, "as", g.user, "cause", cause)
-	l.s.audit(audit.Entry{Kind: "session.close", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(g.user), Session: rec.ID(), Verdict: cause, Text: text})
+	l.s.audit(audit.Entry{Kind: "session.close", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(g.user), Session: rec.ID(), Verdict: cause, Text: text, Extra: map[string]string{"refused": strconv.Itoa(denied)}})
 }
 
 // view is the link as a Session; false when nobody is logged in on it.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	gossh "golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
 
 	"tssh/policy"
 	"tssh/recording"
@@ -28,7 +29,7 @@ type Limits struct {
 	Conns             int           // connections of all peers: 2000
 	ConnsPerPeer      int           // of one peer: 200
 	SessionsPerConn   int           // channels open at once on a connection: 64
-	AsksPerConn       int           // granted and not yet gone: 1024
+	AsksPerConn       int           // granted and not yet gone: 256
 	Linger            time.Duration // without a monitor a connection goes on for: 10 min
 }
 
@@ -43,7 +44,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.Conns, 2000)
 	def(&l.ConnsPerPeer, 200)
 	def(&l.SessionsPerConn, 64)
-	def(&l.AsksPerConn, 1024)
+	def(&l.AsksPerConn, 256)
 	if l.LoginGrace <= 0 {
 		l.LoginGrace = 30 * time.Second
 	}
@@ -132,6 +133,15 @@ func New(cfg Config) (*Server, error) {
 	}
 	if err := os.Chmod(cfg.RunDir, mode); err != nil {
 		return nil, fmt.Errorf("sshd: %w", err)
+	}
+	for _, dir := range []string{cfg.RunDir, s.connsDir()} {
+		var st unix.Stat_t
+		if err := unix.Lstat(dir, &st); err != nil {
+			return nil, fmt.Errorf("sshd: %s: %w", dir, err)
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Getuid() || st.Mode&0o022 != 0 {
+			return nil, fmt.Errorf("sshd: %s belongs to somebody else, or others may write to it", dir)
+		}
 	}
 	return s, nil
 }

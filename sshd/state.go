@@ -277,6 +277,12 @@ func (s *Server) comeBack(nc *net.UnixConn) {
 	if err != nil {
 		return
 	}
+	// Anybody can connect. Whoever is none of the processes that may is sent away at once,
+	// so that he cannot take their places by waiting.
+	if cred, err := ctl.Peer(); err != nil || !s.expects(int(cred.Pid)) {
+		ctl.Close()
+		return
+	}
 	m, _, err := ctl.Receive()
 	r, ok := m.Body.(*control.ResumeMsg)
 	if err != nil || !ok {
@@ -307,6 +313,16 @@ func (s *Server) comeBack(nc *net.UnixConn) {
 	}
 	l.startListening(ctl)
 	s.cfg.Log.Info("session is back", "session", r.ID, "pid", l.proc.pid)
+}
+
+// expects reports whether a connection process has this number.
+func (s *Server) expects(pid int) bool {
+	for _, l := range s.all() {
+		if l.survive && l.proc.pid == pid {
+			return true
+		}
+	}
+	return false
 }
 
 // claim finds the link that a process proves to be: by the token, which only it has, and

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -54,6 +55,10 @@ func FromNet(nc net.Conn, monitor bool) (*Conn, error) {
 	return &Conn{sock: u, fromConn: monitor}, nil
 }
 
+// sendTime bounds a Send: a process that was stopped reads no more, and must not hold up
+// whoever has something to tell it.
+const sendTime = 5 * time.Second
+
 // Send sends one message, with a descriptor if file is not nil.
 func (c *Conn) Send(m Message, file *os.File) error {
 	b, err := Encode(m)
@@ -66,6 +71,9 @@ func (c *Conn) Send(m Message, file *os.File) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err := c.sock.SetWriteDeadline(time.Now().Add(sendTime)); err != nil {
+		return fmt.Errorf("control: send %s: %w", m.Type, err)
+	}
 	if _, _, err := c.sock.WriteMsgUnix(b, oob, nil); err != nil {
 		return fmt.Errorf("control: send %s: %w", m.Type, err)
 	}
