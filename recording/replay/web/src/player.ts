@@ -45,6 +45,7 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
   const state = h("p", { class: "banner", role: "status", hidden: true });
   const problem = h("p", { class: "banner bad", role: "alert", hidden: true });
   const end = h("span", { class: "endmark" });
+  const command = h("p", { class: "command", hidden: true });
   const help = h("dialog", { class: "help" }, h("h2", null, "Keys"), h("dl", null, ...KEYS.flatMap(([k, w]) => [h("dt", null, k), h("dd", null, w)])),
     h("form", { method: "dialog" }, h("button", null, "Close")));
 
@@ -59,6 +60,9 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
       speed.value = String(player.speed);
       idle.setAttribute("aria-pressed", String(player.skipIdle));
       channel.value = String(player.channel);
+      const what = d().channel_list.find((c) => c.n === player.channel)?.command ?? "";
+      command.textContent = what;
+      command.hidden = what === "";
       line.at(player.t, player.skipIdle);
       remember();
     },
@@ -111,7 +115,7 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
       h("span", { class: "files-out" },
         s.channel_list.some((c) => c.type !== "sftp") && h("a", { href: `/api/recordings/${encodeURIComponent(id)}/cast?version=3`, download: `${id}.cast` }, ".cast"),
         h("a", { href: `/api/recordings/${encodeURIComponent(id)}/file`, download: `${id}.tsr` }, ".tsr"))),
-    state, problem,
+    command, state, problem,
     h("div", { class: "frame" }, stage, skipped),
     line.el,
     h("div", { class: "controls" }, playButton, time, h("span", { class: "space" }), channel, goLive, speed, idle, full, helpButton),

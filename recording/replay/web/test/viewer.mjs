@@ -216,6 +216,7 @@ await step("a command without a terminal is text, its two outputs apart", async 
   assert.ok(text.includes("␛[31mnot red"), "escape sequences are shown, not obeyed");
   assert.ok(text.includes(nasty));
   assert.match(await admin.locator(".endmark").innerText(), /exit 3/);
+  assert.equal(await admin.locator(".command").innerText(), "pg_dump --schema-only app");
   await shot(admin, "exec");
 });
 
