@@ -261,7 +261,8 @@ func (l *login) refused(err error, early string) *Error {
 		before = l.held.String()
 	}
 	l.show(before)
-	words, code := splitCode(l.said)
+	// Hosts of ours mark their words for people whose client only shows the banner.
+	words, code := splitCode(strings.TrimPrefix(strings.TrimSpace(l.said), "tssh: "))
 	if l.shown && l.held.Len() == 0 {
 		words = "" // the person has read it
 	}

@@ -143,7 +143,7 @@ func TestRefusals(t *testing.T) {
 		banner      string // what else was shown
 	}{
 		{"sentence", &host{refuse: true, banner: "Hello.\nalice may not log in as root\x1b[2J on web.\n"}, CodeDenied, "web refused the login as alice: alice may not log in as root[2J on web.", "Hello.\n"},
-		{"code", &host{refuse: true, banner: "sessions here need a recorder, and none answers [recorder]"}, CodeRecorder, "alice: sessions here need a recorder, and none answers", ""},
+		{"code", &host{refuse: true, banner: "tssh: sessions here need a recorder, and none answers [recorder]"}, CodeRecorder, "alice: sessions here need a recorder, and none answers", ""},
 		{"check", &host{refuse: true, banner: "this login must be confirmed [check-needed]\n"}, CodeCheckNeeded, "must be confirmed", ""},
 		{"unknown code", &host{refuse: true, banner: "no [nonsense]\n"}, CodeDenied, "no [nonsense]", ""},
 		{"silent", &host{refuse: true}, CodeDenied, "web refused the login as alice", ""},

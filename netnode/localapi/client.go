@@ -137,16 +137,21 @@ func answerError(resp *http.Response) error {
 	return &e
 }
 
-// Conn is a stream to a peer, through the daemon.
+// Conn is a stream to a peer, through the daemon. It does not embed the socket: what takes
+// the descriptor to copy from it in the kernel would pass over what is buffered.
 type Conn struct {
-	*net.UnixConn
+	net.Conn
+	unix  *net.UnixConn
 	early *bufio.Reader // what came behind the 101, then the connection
 }
 
 func (c *Conn) Read(p []byte) (int, error) { return c.early.Read(p) }
 
-// WriteTo hides the embedded connection's, which would pass over what is buffered.
+// WriteTo gives what is buffered first and leaves the rest to the kernel where it can.
 func (c *Conn) WriteTo(w io.Writer) (int64, error) { return c.early.WriteTo(w) }
+
+// CloseWrite ends our direction.
+func (c *Conn) CloseWrite() error { return c.unix.CloseWrite() }
 
 // Dial opens a stream to a port of a peer. host is a name or an address of the mesh.
 func (c *Client) Dial(ctx context.Context, host string, port uint16) (*Conn, error) {
@@ -189,5 +194,5 @@ func (c *Client) upgrade(u *net.UnixConn, host string, port uint16) (*Conn, erro
 		defer resp.Body.Close()
 		return nil, answerError(resp)
 	}
-	return &Conn{UnixConn: u, early: br}, nil
+	return &Conn{Conn: u, unix: u, early: br}, nil
 }
