@@ -149,7 +149,7 @@ func TestPlayOnATerminal(t *testing.T) {
 	}{
 		"to the end":         {speed: 1000, atEnd: true, shows: "played to"},
 		"quit":               {speed: 1, keys: []string{"q"}},
-		"pause and seek":     {speed: 1, keys: []string{" ", "\x1b[C", "q"}, shows: "line 5"},
+		"pause and seek":     {speed: 1, keys: []string{" ", "\x1b[C", "q"}, shows: "line 4"},
 		"seek back":          {speed: 1, keys: []string{" ", "\x1b[F", "\x1b[H", "q"}, shows: "paused 1x  0:00:00.0"},
 		"to the end by key":  {speed: 1, keys: []string{"\x1b[F", "q"}, shows: "done 漢"},
 		"faster, slower":     {speed: 1, keys: []string{" ", "+", "+", "-", "q"}, shows: "2x"},

@@ -281,7 +281,7 @@ func (p *player) status() string {
 	if p.paused {
 		how = "paused"
 	}
-	words := fmt.Sprintf(" %s %gx  %s / %s  %s  space pause  +/- speed  arrows seek  q quit", how, p.opt.Speed,
+	words := fmt.Sprintf(" %s %gx  %s / %s  space pause  +/- speed  arrows seek  q quit  %s", how, p.opt.Speed,
 		recording.Clock(p.at), recording.Clock(p.tr.duration()), printable(p.tr.title()))
 	if cols, rows := p.screen.Size(); cols > p.cols || rows > p.rows-1 {
 		words = fmt.Sprintf(" (%dx%d of %dx%d)%s", min(cols, p.cols), min(rows, p.rows-1), cols, rows, words)
