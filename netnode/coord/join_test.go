@@ -250,3 +250,36 @@ func TestJoinAgain(t *testing.T) {
 	}
 	h.member(s3, nil).until("itself", func(x *netmap.Map) bool { return x.Self.Name == "web3" && x.Policy != nil })
 }
+
+// TestTheHubsOwnNode: it is everybody's peer, its name and tag are its own, and one
+// that the hub lost is replaced.
+func TestTheHubsOwnNode(t *testing.T) {
+	h := newHub(t, nil)
+	h.user("alice@example.com")
+	own := func() *netmap.State {
+		tok, err := h.HubToken(t.Context(), h.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := netmap.Join(t.Context(), netmap.JoinConfig{Dir: filepath.Join(t.TempDir(), "s"), Token: tok, Name: netmap.HubName})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	first := own()
+	laptop := h.member(h.join("laptop", KeyRequest{User: "alice@example.com"}), nil)
+	laptop.until("the hub", peers("hub"))
+	second := own()
+	m := laptop.until("the hub's new node", func(m *netmap.Map) bool { return len(m.Peers) == 1 && m.Peers[0].ID == second.NodeID })
+	if m.Peers[0].Name != "hub" || m.Peers[0].User != "" {
+		t.Errorf("the hub is %+v", m.Peers[0].Identity)
+	}
+	gone := h.member(first, nil)
+	<-gone.done
+	if !errors.Is(gone.err, netmap.ErrRemoved) {
+		t.Errorf("the former one ended with %v", gone.err)
+	}
+	hub := h.member(second, nil)
+	hub.until("the laptop", peers("laptop"))
+}

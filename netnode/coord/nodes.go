@@ -268,6 +268,13 @@ func (c *change) admit(r *joinRequest) (*netmap.Node, *authKey, error) {
 	} else if err := c.fresh(n); err != nil {
 		return nil, nil, err
 	}
+	// Only the hub itself makes keys for its own node. When it died before it had kept
+	// what it was given, the node of then is nobody's, and must not be in its way.
+	if was := st.nodes[st.byName[netmap.HubName]]; n.Hub() && old == nil && was != nil {
+		if err := c.revokeNode(was, "hub", "the hub's node was made anew"); err != nil {
+			return nil, nil, err
+		}
+	}
 	if err := c.take(n, old, r); err != nil {
 		return nil, nil, err
 	}
