@@ -25,7 +25,7 @@ function showRefusal(err: unknown, recording: boolean) {
   const status = err instanceof Refusal ? err.status : -1;
   const title =
     status === 401 ? "Who are you?" :
-    status === 403 ? "Not for your eyes" :
+    status === 403 ? "You may not see this" :
     status === 404 ? "No such recording" :
     status === 0 ? "No answer" : "That did not work";
   const words = err instanceof Error ? err.message : String(err);
