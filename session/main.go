@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -56,36 +57,42 @@ type limits struct{ files, core unix.Rlimit }
 // preLoginFiles is enough for the sockets, the runtime and /proc.
 const preLoginFiles = 64
 
-// tighten lowers soft limits for the time before login. It goes around the standard
-// library on purpose: that remembers the limit of open files it started with, and gives
-// programs that one back.
+// tighten lowers soft limits for the time before login.
 func tighten() (limits, error) {
 	var l limits
-	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, nil, &l.files); err != nil {
-		return l, fmt.Errorf("limit of open files: %w", err)
+	low, none := unix.Rlimit{}, unix.Rlimit{}
+	err := prlimit(unix.RLIMIT_NOFILE, nil, &l.files)
+	if err == nil {
+		low = unix.Rlimit{Cur: min(preLoginFiles, l.files.Max), Max: l.files.Max}
+		err = prlimit(unix.RLIMIT_NOFILE, &low, nil)
 	}
-	if err := unix.Prlimit(0, unix.RLIMIT_CORE, nil, &l.core); err != nil {
-		return l, fmt.Errorf("limit of core files: %w", err)
+	if err == nil {
+		err = prlimit(unix.RLIMIT_CORE, nil, &l.core)
 	}
-	low := unix.Rlimit{Cur: min(preLoginFiles, l.files.Max), Max: l.files.Max}
-	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, &low, nil); err != nil {
-		return l, fmt.Errorf("limit of open files: %w", err)
+	if err == nil {
+		none.Max = l.core.Max
+		err = prlimit(unix.RLIMIT_CORE, &none, nil)
 	}
-	none := unix.Rlimit{Cur: 0, Max: l.core.Max}
-	if err := unix.Prlimit(0, unix.RLIMIT_CORE, &none, nil); err != nil {
-		return l, fmt.Errorf("limit of core files: %w", err)
-	}
-	return l, nil
+	return l, err
 }
 
 // loosen gives the user the limits back. Core files stay off for this process by its
 // not being dumpable.
 func (l limits) loosen() error {
-	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, &l.files, nil); err != nil {
-		return fmt.Errorf("limit of open files: %w", err)
+	if err := prlimit(unix.RLIMIT_NOFILE, &l.files, nil); err != nil {
+		return err
 	}
-	if err := unix.Prlimit(0, unix.RLIMIT_CORE, &l.core, nil); err != nil {
-		return fmt.Errorf("limit of core files: %w", err)
+	return prlimit(unix.RLIMIT_CORE, &l.core, nil)
+}
+
+// prlimit is the system call without the standard library around it. That remembers the
+// limit of open files the process was started with, raises its own, and gives the first
+// back to programs; but it forgets it when it hears of a change, and shells would start
+// with a limit that select(2) does not survive.
+func prlimit(what int, set, get *unix.Rlimit) error {
+	_, _, errno := unix.RawSyscall6(unix.SYS_PRLIMIT64, 0, uintptr(what), uintptr(unsafe.Pointer(set)), uintptr(unsafe.Pointer(get)), 0, 0)
+	if errno != 0 {
+		return fmt.Errorf("limit %d: %w", what, errno)
 	}
 	return nil
 }

@@ -290,6 +290,17 @@ rmdir sub
 	}
 }
 
+// TestStockLimits: programs get the limit of open files that the daemon was started with,
+// not the one a Go program takes for itself.
+func TestStockLimits(t *testing.T) {
+	r := newRig(t, usual())
+	words := shell(append(append([]string{"ssh"}, r.options()...), account(t).Username+"@web", "ulimit -Sn; ulimit -Sc"))
+	got := r.run("", "sh", "-c", "ulimit -Sn 777; ulimit -Sc 0; exec "+words)
+	if got.out != "777\n0\n" {
+		t.Errorf("got %+v", got)
+	}
+}
+
 // TestStockPTY runs a command on a terminal whose size and modes come from a real one.
 func TestStockPTY(t *testing.T) {
 	r := newRig(t, usual())
