@@ -24,12 +24,12 @@
 //
 // # Revocation
 //
-// On every change (and every half minute, should a signal be lost) each connection's
+// On every change (and every half minute, for what ends by the clock) each connection's
 // login and each of its open channels are evaluated anew. What is not accepted any more,
 // or not with the same rights, is ended: conn tells the person why and closes; if it has
-// not ended after two seconds, it and everything it started are killed. Widening rights
-// ends nothing: a decision that differs is another decision, so a rule that moved in the
-// file but says the same keeps its sessions.
+// not ended after two seconds, it and everything it started are killed. A decision that
+// gives other rights, more or fewer, is another decision and ends the session as well
+// (policy.Decision.Same); one that says the same from another line of the file does not.
 //
 // # Life of a connection
 //
@@ -42,10 +42,11 @@
 // root-only file RunDir/conns/ID.json, replaced atomically:
 //
 //	{"version":1,"id":ID,"pid":N,"start":TICKS,"token":SHA-256 of the token,
-//	 "user":NAME,"uid":N,"gid":N,"src_id":ID,"src_addr":ADDR,"dst_addr":ADDR,
+//	 "user":NAME,"uid":N,"gid":N,"shell":PATH,"src_id":ID,"src_name":NAME,
+//	 "src_user":LOGIN,"src_tags":[TAG],"src_addr":ADDR,"dst_addr":ADDR,
 //	 "remote":"ADDR:PORT","local":"ADDR:PORT","client":TEXT,"began":TIME,
 //	 "accept_env":[],"recorder":[],"enforce":BOOL,"section":TEXT,"rule":N,
-//	 "asks":[{"channel":N,"kind":TEXT,"target":TEXT}],"ttys":{"N":"/dev/pts/N"}}
+//	 "asks":{"CHANNEL":[{"kind":TEXT,"target":TEXT}]},"ttys":{"CHANNEL":"/dev/pts/N"}}
 //
 // START is field 22 of /proc/PID/stat, so that a number that was given out again is not
 // taken for the process it was. A new monitor takes over every file whose process lives,
