@@ -79,14 +79,23 @@ func (p *tunPort) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	return 0, nil
 }
 
-// tunUser names the process that is attached to a TUN, as /proc shows it.
+// tunUser names the process that is attached to a TUN, as /proc shows it. Other network
+// namespaces have TUNs of the same name; a process that lives in another one than we do is
+// not meant.
 func tunUser(name string) string {
+	home, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		return "another process"
+	}
 	fds, _ := filepath.Glob("/proc/[0-9]*/fd/*") // the pattern is good
 	for _, link := range fds {
 		if to, err := os.Readlink(link); err != nil || to != "/dev/net/tun" {
 			continue
 		}
 		parts := strings.Split(link, "/") // "", proc, PID, fd, N
+		if ns, err := os.Readlink(filepath.Join("/proc", parts[2], "ns/net")); err != nil || ns != home {
+			continue
+		}
 		info, err := os.ReadFile(filepath.Join("/proc", parts[2], "fdinfo", parts[4]))
 		if err != nil {
 			continue
