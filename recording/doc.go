@@ -14,7 +14,9 @@
 // Trust boundary: everything in a journal was written by a process that runs as the
 // person recorded. It is framed and summed against accidents, and read with bounds
 // against malice: what cannot be believed is cut off there, with a Gap event that says
-// so. What is in recording.tsr was written by root; but a .tsr file that is opened may
+// so. A connection process that was taken over can leave out what it does from then on,
+// and cut off what the monitor has not read yet (a second, then that is noticed and ends
+// the session); what is in frames it cannot reach. What is in recording.tsr was written by root; but a .tsr file that is opened may
 // come from anywhere, so it and casts are read with the same care. Numbers are
 // little-endian and times are microseconds.
 //
@@ -70,9 +72,10 @@
 // "tssh recording checkpoint" 0 | chain of the block before | first 64 bytes of this
 // header with the CRC as 0 | next public key. The first key is in Meta. Seeds ratchet: the next one is
 // SHA-256("tssh recording ratchet" 0 | seed). As soon as a checkpoint is durable the
-// seed that signed it is overwritten, in memory and on disk, so that whoever becomes
-// root later cannot sign another past. A checkpoint follows at most CheckpointEvery
-// after what it covers.
+// seed that signed it is overwritten, in memory (the garbage collector may still hold a
+// copy for a while) and on disk (a file system that copies on write keeps the old block
+// until it is used again), so that whoever becomes root later cannot sign another past.
+// A checkpoint follows at most CheckpointEvery after what it covers.
 //
 // A countersignature is JSON {key, time, signature}: the hub's Ed25519 signature of
 // "tssh recording start" 0 | SHA-256 of the meta payload | time (8). With it, a
