@@ -27,7 +27,9 @@
 // for people. A host names the code of a refusal or of an ended session by ending the
 // sentence with it in brackets, "... [recorder]"; only the codes of this package count.
 // In a session the sentence comes as the global request "ended@tssh" (string code, string
-// words), which programs on the host cannot send; a host without it just closes.
+// words), which programs on the host cannot send; a host without it just closes. The host
+// asks for a reply and waits for it, briefly, before it hangs programs up: an exit status
+// that comes after it does not count.
 //
 // # Exit status
 //

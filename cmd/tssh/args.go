@@ -197,7 +197,11 @@ func (c *command) options(arg string, rest []string) ([]string, error) {
 		case 'q':
 			c.quiet = true
 		case 't':
-			c.tty = max(ttyYes, min(c.tty+1, ttyForce))
+			if c.tty == ttyYes || c.tty == ttyForce {
+				c.tty = ttyForce
+			} else {
+				c.tty = ttyYes
+			}
 		case 'T':
 			c.tty = ttyNo
 		case 'A':

@@ -39,7 +39,7 @@ func (a *app) node(ctx context.Context, start bool) (*localapi.Client, localapi.
 	}
 	c := localapi.NewClient(localapi.SystemPath)
 	st, err := c.Status(ctx)
-	if err == nil && (st.MayDial || st.State == localapi.StateNotJoined && st.MayManage) {
+	if may := st.MayDial && st.State != localapi.StateNotJoined || st.MayManage; err == nil && may {
 		return c, st, nil
 	}
 	if err != nil && !localapi.NotRunning(err) {
