@@ -93,7 +93,7 @@ func serve(nc net.Conn, ctl *control.Conn, tight limits) error {
 	if err := nc.SetDeadline(time.Now().Add(w.Grace)); err != nil {
 		return fmt.Errorf("deadline: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { nc.Close() })
+	stop := context.AfterFunc(ctx, func() { closeGently(nc) })
 	defer stop()
 	g, ciphers, err := greet(&peerConn{nc, addr(w.Remote), addr(w.Local)})
 	if err != nil {
@@ -120,6 +120,19 @@ func serve(nc net.Conn, ctl *control.Conn, tight limits) error {
 	srv.HandleConn(g)
 	c.finish(failed)
 	return nil
+}
+
+// partTime is how long a client gets to close its side after ours.
+const partTime = 500 * time.Millisecond
+
+// closeGently ends a connection so that the client can read what was written last: closed
+// with bytes of the client's unread, TCP would reset it and our last words would be lost.
+func closeGently(nc net.Conn) {
+	if half, ok := nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		time.AfterFunc(partTime, func() { nc.Close() })
+		return
+	}
+	nc.Close()
 }
 
 // addr is an address in words.

@@ -119,6 +119,11 @@ func (v *sftpServer) serve() error {
 		if err != nil {
 			return err
 		}
+		select {
+		case <-v.s.gone: // revoked: what is still waiting to be done is not done
+			return nil
+		default:
+		}
 		if first != (typ == fxInit) {
 			return fmt.Errorf("%w: type %d", errSFTPPacket, typ)
 		}

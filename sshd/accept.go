@@ -37,13 +37,13 @@ func (s *Server) handle(c net.Conn) {
 		return
 	}
 	if say := s.enter(addr); say != "" {
+		s.cfg.Log.Warn("limit reached", "node", who.Name, "say", say)
+		s.audit(audit.Entry{Kind: "session.limit", Who: who.Who(), Node: who.Name, Verdict: "deny", Text: say})
 		// A line before the version line is allowed (RFC 4253 section 4.2), and clients
 		// show it when asked to be verbose.
 		_ = c.SetWriteDeadline(time.Now().Add(time.Second))
 		_, _ = io.WriteString(c, "tssh: "+say+"\r\n")
 		c.Close()
-		s.cfg.Log.Warn("limit reached", "node", who.Name, "say", say)
-		s.audit(audit.Entry{Kind: "session.limit", Who: who.Who(), Node: who.Name, Verdict: "deny", Text: say})
 		return
 	}
 	l := &link{s: s, src: who, srcAddr: addr, remote: c.RemoteAddr().String(), local: c.LocalAddr().String(), state: control.Start, handshaking: true, asks: map[uint32][]ask{}, ttys: map[uint32]string{}, over: make(chan struct{})}

@@ -206,10 +206,10 @@ func TestBackground(t *testing.T) {
 	ch, _ = open(t, c)
 	request(t, ch, "pty-req", append(append(str("xterm"), window(80, 24)...), str("")...))
 	start = time.Now()
-	if !request(t, ch, "exec", str("trap '' HUP; sleep 30 & echo now")) {
+	if !request(t, ch, "exec", str("trap '' HUP; sleep 5 & echo now")) {
 		t.Fatal("no exec")
 	}
-	if out, _ := io.ReadAll(ch); string(out) != "now\r\n" || time.Since(start) > 10*time.Second {
+	if out, _ := io.ReadAll(ch); string(out) != "now\r\n" || time.Since(start) > 4*time.Second {
 		t.Errorf("terminal: %q after %v", out, time.Since(start))
 	}
 }

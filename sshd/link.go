@@ -365,6 +365,9 @@ func (l *link) detach() {
 	ctl := l.ctl
 	goesOn := l.survive && l.state == control.Running && l.revoked == nil
 	l.detached = goesOn
+	if !goesOn && l.cause == "" {
+		l.cause, l.text = causeShutdown, "the daemon stopped"
+	}
 	l.mu.Unlock()
 	if goesOn {
 		if ctl != nil {

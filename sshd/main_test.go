@@ -269,7 +269,7 @@ func account(t *testing.T) *user.User {
 
 func removeAccount() {
 	if made != "" {
-		_ = exec.Command("userdel", "-r", made).Run()
+		_ = exec.Command("userdel", "-r", "-f", made).Run()
 		_ = exec.Command("groupdel", made+"g").Run()
 	}
 }

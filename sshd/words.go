@@ -7,6 +7,7 @@ const (
 	causeRevoked    = "revoked"
 	causeTerminated = "terminated"
 	causeLost       = "lost"
+	causeShutdown   = "shutdown"
 	causeRecorder   = "recorder-failed"
 )
 
