@@ -98,7 +98,7 @@ func monitor(s setup, daemon bool) error {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGUSR1)
 	if !daemon {
-		signal.Ignore(syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT) // ssh ends its ProxyCommand so
+		signal.Ignore(syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT, syscall.SIGPIPE) // ssh ends its ProxyCommand so
 	}
 	logFile, err := os.OpenFile(filepath.Join(s.Dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
