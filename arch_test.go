@@ -42,7 +42,7 @@ var imports = map[string][]string{
 	"netnode/netmap":     {"policy"},
 	"netnode/coord":      {"policy", "netnode/netmap", "netnode/relay", "recording/audit"},
 	"netnode/localapi":   {"policy", "netnode/netmap"},
-	"netnode/meshtest":   {"netnode", "netnode/*"},
+	"netnode/meshtest":   {"policy", "netnode", "netnode/*"},
 	"netnode/daemon":     {"policy", "netnode", "netnode/localapi", "netnode/netmap"},
 	"cmd/tssh":           {"*"},
 	"cmd/tsshd":          {"*"},

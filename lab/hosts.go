@@ -100,10 +100,14 @@ func (l *Lab) AddHost(name string, accounts ...Account) (*Host, error) {
 	return h, nil
 }
 
-// hold starts the process that keeps the host's namespaces, with account files, /run
-// and /var/log of the host's own.
+// hold starts the process that keeps the host's namespaces, with an /etc, a /run and a
+// /var/log of the host's own. /etc is a copy as a whole: a single file mounted over would
+// go when somebody adds an account to the machine itself.
 func (h *Host) hold(accounts []Account) error {
-	script := []string{"set -e"}
+	etc := h.Path("etc")
+	if err := run("cp", "-a", "/etc", etc); err != nil {
+		return err
+	}
 	for _, f := range []struct {
 		name string
 		line func(Account) string
@@ -114,18 +118,18 @@ func (h *Host) hold(accounts []Account) error {
 		{"group", func(a Account) string { return fmt.Sprintf("%s:x:%d:\n", a.Name, a.UID) }},
 		{"shadow", func(a Account) string { return a.Name + ":*:20000:0:99999:7:::\n" }},
 	} {
-		b, err := os.ReadFile("/etc/" + f.name)
+		own, err := os.OpenFile(filepath.Join(etc, f.name), os.O_APPEND|os.O_WRONLY, 0)
 		if err != nil {
 			return err
 		}
 		for _, a := range accounts {
-			b = append(b, f.line(a)...)
+			if _, err := own.WriteString(f.line(a)); err != nil {
+				return err
+			}
 		}
-		own := filepath.Join(h.Dir, "etc-"+f.name)
-		if err := os.WriteFile(own, b, 0o644); err != nil {
+		if err := own.Close(); err != nil {
 			return err
 		}
-		script = append(script, "mount --bind "+own+" /etc/"+f.name)
 	}
 	for _, a := range accounts {
 		if err := os.MkdirAll(h.Home(a.Name), 0o750); err != nil {
@@ -139,8 +143,8 @@ func (h *Host) hold(accounts []Account) error {
 	if err := os.MkdirAll(log, 0o755); err != nil {
 		return err
 	}
-	script = append(script, "mount --bind "+log+" /var/log", "mount -t tmpfs -o mode=755 tmpfs /run",
-		"mkdir -p /run/sshd /run/lock", "echo ready", "exec sleep infinity")
+	script := []string{"set -e", "mount --bind " + etc + " /etc", "mount --bind " + log + " /var/log", "mount -t tmpfs -o mode=755 tmpfs /run",
+		"mkdir -p /run/sshd /run/lock", "echo ready", "exec sleep infinity"}
 	h.holder = exec.Command("ip", "netns", "exec", h.ns, "sh", "-c", strings.Join(script, "\n"))
 	h.holder.Stderr = os.Stderr
 	h.holder.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

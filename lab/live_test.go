@@ -310,14 +310,14 @@ func TestEveryByteReceivedIsRecorded(t *testing.T) {
 			time.Sleep(500 * time.Millisecond)
 			l.cmd.Process.Kill()
 		}
-		l.ended(t, time.Now(), 40*time.Second)
 		select {
-		case <-m.web.Proc.Exited():
+		case <-m.web.Proc.Exited(): // without it not even the end of the connection gets out
 			if err := m.web.Start(); err != nil {
 				t.Fatal(err)
 			}
 		default:
 		}
+		l.ended(t, time.Now(), 40*time.Second)
 		got := l.count()
 		err := Until(40*time.Second, func() error {
 			for _, r := range m.recordings(t) {

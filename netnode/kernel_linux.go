@@ -1,7 +1,6 @@
 package netnode
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -10,14 +9,11 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strconv"
-	"strings"
-	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/tun"
 
 	"tssh/netnode/filter"
@@ -26,9 +22,6 @@ import (
 const (
 	sshTUN = "ssh0" // in the SSH namespace
 
-	// adoptFor is how long after the start a connection that this host opened before it is
-	// taken up again; TCP retransmits several times in it.
-	adoptFor = 10 * time.Minute
 )
 
 // kernel is the host's side of a node with kernel TUNs.
@@ -39,20 +32,15 @@ type kernel struct {
 	dev    tun.Device
 	ns     *os.File // the SSH namespace; nil: the port is rewritten
 	isPeer func(netip.Addr) bool
-	start  time.Time
 
 	own atomic.Pointer[[]netip.Addr]
-
-	portsOnce sync.Once
-	lowest    uint16 // of the ports that connections are opened from
-	listening map[uint16]bool
 }
 
 func newKernel(cfg Config, isPeer func(netip.Addr) bool) (*kernel, error) {
 	if err := rootOnly(cfg.RunDir); err != nil {
 		return nil, err
 	}
-	k := &kernel{name: cfg.TUN, mtu: cfg.MTU, log: cfg.Log, isPeer: isPeer, start: time.Now()}
+	k := &kernel{name: cfg.TUN, mtu: cfg.MTU, log: cfg.Log, isPeer: isPeer}
 	k.own.Store(new([]netip.Addr))
 	host, err := attachTUN(cfg.TUN, cfg.Log)
 	if err != nil {
@@ -205,56 +193,36 @@ func (k *kernel) dial(ctx context.Context, network string, a netip.AddrPort) (ne
 	return d.DialContext(ctx, network, a.String())
 }
 
-// adopt vouches for a local port as one that this host opens connections from: in the
-// ephemeral range, with nobody listening on it when the daemon started.
-func (k *kernel) adopt(port uint16) bool {
-	if time.Since(k.start) > adoptFor {
-		return false
-	}
-	k.portsOnce.Do(k.readPorts)
-	return k.lowest > 0 && port >= k.lowest && !k.listening[port]
-}
-
-func (k *kernel) readPorts() {
-	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
-	if err != nil {
-		return
-	}
-	f := strings.Fields(string(b))
-	if len(f) != 2 {
-		return
-	}
-	low, err := strconv.ParseUint(f[0], 10, 16)
-	if err != nil {
-		return
-	}
+// begun lists the TCP connections that this host opened from the given addresses and
+// that are still there: they belong to programs that outlived the daemon. One whose local
+// port is listened on was opened by the peer, and needs no memory.
+func (k *kernel) begun(own []netip.Addr) []filter.Connection {
+	type socket struct{ local, peer netip.AddrPort }
+	var open []socket
 	listening := map[uint16]bool{}
-	for _, name := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
-		if err := readListening(name, listening); err != nil && !errors.Is(err, os.ErrNotExist) {
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		list, err := netlink.SocketDiagTCP(family)
+		if err != nil {
 			k.log.Warn("connections from before the start are not taken up", "err", err)
-			return
+			return nil
+		}
+		for _, s := range list {
+			if s.State == netlink.TCP_LISTEN {
+				listening[s.ID.SourcePort] = true
+				continue
+			}
+			local, ok1 := netip.AddrFromSlice(s.ID.Source)
+			peer, ok2 := netip.AddrFromSlice(s.ID.Destination)
+			if ok1 && ok2 && slices.Contains(own, local.Unmap()) {
+				open = append(open, socket{netip.AddrPortFrom(local.Unmap(), s.ID.SourcePort), netip.AddrPortFrom(peer.Unmap(), s.ID.DestinationPort)})
+			}
 		}
 	}
-	k.listening, k.lowest = listening, uint16(low)
-}
-
-// readListening adds the local ports of a /proc/net/tcp table that are listened on.
-func readListening(name string, into map[uint16]bool) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	s := bufio.NewScanner(f)
-	for s.Scan() {
-		w := strings.Fields(s.Text()) // sl local_address rem_address st ...
-		if len(w) < 4 || w[3] != "0A" {
-			continue
-		}
-		_, port, _ := strings.Cut(w[1], ":")
-		if p, err := strconv.ParseUint(port, 16, 16); err == nil {
-			into[uint16(p)] = true
+	var out []filter.Connection
+	for _, s := range open {
+		if !listening[s.local.Port()] {
+			out = append(out, filter.Connection{Local: s.local, Peer: s.peer})
 		}
 	}
-	return s.Err()
+	return out
 }

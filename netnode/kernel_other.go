@@ -17,7 +17,6 @@ func newKernel(cfg Config, _ func(netip.Addr) bool) (*kernel, error) {
 }
 
 func (k *kernel) device() tun.Device { return k.userspace }
-func (k *kernel) adopt(uint16) bool  { return false }
 
 // Uninstall has nothing to take away here.
 func Uninstall(tun, runDir string) error { return nil }

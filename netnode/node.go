@@ -85,6 +85,7 @@ type Node struct {
 	endpoints map[string][]netip.AddrPort        // published, by node id
 	saved     savedState
 	next      time.Time // when the next peer expires
+	ready     bool      // a map was in force once
 	closed    bool
 }
 
@@ -116,7 +117,6 @@ func New(cfg Config) (*Node, error) {
 	n.saved = loadEndpoints(cfg.EndpointsFile, cfg.Log)
 
 	var inner tun.Device
-	var adopt func(uint16) bool
 	if cfg.TUN == "" {
 		u, err := newUserspace(cfg.MTU)
 		if err != nil {
@@ -128,9 +128,9 @@ func New(cfg Config) (*Node, error) {
 		if err != nil {
 			return nil, err
 		}
-		n.net, inner, adopt = k, k.device(), k.adopt
+		n.net, inner = k, k.device()
 	}
-	n.filter = filter.New(adopt)
+	n.filter = filter.New()
 	n.gate = filter.Wrap(inner, n.filter)
 	n.bind, err = path.New(path.Config{Private: priv, Usable: n.outside, Log: cfg.Log,
 		OnPath: func(path.Key, netip.AddrPort) { n.nudge() }}) // to keep it for the next start

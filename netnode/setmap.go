@@ -71,6 +71,12 @@ func (n *Node) applyLocked(now time.Time) {
 		n.log.Error("mesh addresses not set", "err", err)
 	}
 	n.applyPeersLocked(v)
+	if h, ok := n.net.(interface {
+		begun([]netip.Addr) []filter.Connection
+	}); ok && !n.ready {
+		n.filter.Begun(h.begun(v.addrs))
+	}
+	n.ready = true
 	n.gate.Ready()
 	n.nudge()
 }

@@ -189,16 +189,21 @@ func run(f runFlags, stdin io.Reader, stderr io.Writer) error {
 	return err
 }
 
-// free reports a UDP port that another program has, before a join key is spent.
+// free reports a UDP port that another program has, before a join key is spent. A daemon
+// that is just ending gets a moment to let go of it.
 func free(port int) error {
 	if port == 0 {
 		return nil
 	}
-	c, err := net.ListenPacket("udp", fmt.Sprintf(":%d", port))
-	if err != nil {
-		return fail("UDP port %d is taken by another program", port).hint("choose another one with --udp-port, or 0 for any").because(err)
+	for deadline := time.Now().Add(3 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		c, err := net.ListenPacket("udp", fmt.Sprintf(":%d", port))
+		if err == nil {
+			return c.Close()
+		}
+		if time.Now().After(deadline) {
+			return fail("UDP port %d is taken by another program", port).hint("choose another one with --udp-port, or 0 for any").because(err)
+		}
 	}
-	return c.Close()
 }
 
 // lock keeps a second daemon out of the state folder. The lock is on the folder itself,

@@ -166,6 +166,7 @@ func (d *Daemon) Down(ctx context.Context) error {
 var (
 	errDown     = errors.New("told to be down")
 	errRejoined = errors.New("joined anew")
+	errDevice   = errors.New("the network device is gone")
 )
 
 func (d *Daemon) setDown(down bool) error {
@@ -310,6 +311,8 @@ func (d *Daemon) up(parent context.Context, st *netmap.State, api chan error) er
 	}
 	select {
 	case <-ctx.Done():
+	case <-node.Done(): // somebody deleted the device
+		end(errDevice)
 	case err := <-api:
 		api <- nil
 		end(err)

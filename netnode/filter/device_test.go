@@ -52,7 +52,7 @@ func TestDeviceKeepsOrderAndDropsTheRest(t *testing.T) {
 		{[][]byte{bad, {}}, nil},
 	} {
 		m := &memory{}
-		d := Wrap(m, New(nil))
+		d := Wrap(m, New())
 		d.f.SetRules(rules())
 		in := padded(x.in...)
 		if n, err := d.Write(in, offset); n != len(in) || err != nil {
@@ -74,7 +74,7 @@ func TestDeviceKeepsOrderAndDropsTheRest(t *testing.T) {
 
 func TestDeviceReadWaitsForRules(t *testing.T) {
 	m := &memory{toRead: [][]byte{tcp(self4, peer4, 22, 1, tcpACK), tcp(lan4, peer4, 22, 1, tcpACK)}}
-	d := Wrap(m, New(nil))
+	d := Wrap(m, New())
 	read := make(chan []int)
 	go func() { // ends with Ready
 		bufs, sizes := padded(make([]byte, 2000), make([]byte, 2000)), make([]int, 2)
@@ -92,7 +92,7 @@ func TestDeviceReadWaitsForRules(t *testing.T) {
 		t.Errorf("sizes %v: the first packet passes, the second is spoofed", sizes)
 	}
 
-	d = Wrap(m, New(nil))
+	d = Wrap(m, New())
 	ended := make(chan error)
 	go func() { // ends with Close
 		_, err := d.Read(padded(make([]byte, 2000)), make([]int, 1), offset)

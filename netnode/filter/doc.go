@@ -47,13 +47,12 @@
 // keeps sending to a peer that lost its right would otherwise look like the beginning of
 // a new flow and let the peer's packets in again.
 //
-// Connections that the host itself opened before the daemon restarted are not in the table.
-// Letting in every segment with ACK would mend that, but it would also keep open, for a
-// peer that lost its right, every connection it has. Instead the next segment that the
-// host sends in such a connection puts it back, where New was given a func that vouches for
-// the local port: it is one from which connections are opened, nobody listens on it, and
-// the daemon started a short while ago. In userspace the connections end with the process
-// and there is nothing to adopt.
+// Connections that the host itself opened before the daemon restarted are not in the
+// table. Letting in every segment with ACK would mend that, but it would also keep open,
+// for a peer that lost its right, every connection it has. Instead the node asks the
+// kernel at the start which connections there are and tells them with Begun, so that also
+// one in which only the peer sends goes on. In userspace the connections end with the
+// process and there is nothing to tell.
 //
 // # Port rewrite
 //

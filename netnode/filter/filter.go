@@ -60,10 +60,7 @@ func (r *Rules) admits(p *packet) bool {
 
 // Filter judges the packets of one node. It may be used by many goroutines.
 type Filter struct {
-	// adopt says whether a TCP connection from a local port, begun before this process
-	// was, may go on. Nil: never.
-	adopt func(localPort uint16) bool
-	now   func() time.Time
+	now func() time.Time
 
 	rules atomic.Pointer[Rules]
 	drops [reasons]atomic.Uint64
@@ -76,9 +73,21 @@ type Filter struct {
 }
 
 // New makes a Filter that drops everything until SetRules.
-func New(adopt func(localPort uint16) bool) *Filter {
-	return &Filter{adopt: adopt, now: time.Now, out: newTable[flowKey](maxOutFlows),
+func New() *Filter {
+	return &Filter{now: time.Now, out: newTable[flowKey](maxOutFlows),
 		frags: newTable[fragmentKey](maxFragments), in: map[netip.Addr]*table[flowKey]{}}
+}
+
+// Connection is a TCP connection as seen from here.
+type Connection struct{ Local, Peer netip.AddrPort }
+
+// Begun tells of connections that this node began before this process did, so that
+// answers in them pass.
+func (f *Filter) Begun(list []Connection) {
+	now := f.now().UnixNano()
+	for _, c := range list {
+		f.out.put(flowKey{c.Local.Addr(), c.Peer.Addr(), c.Local.Port(), c.Peer.Port(), protoTCP}, now)
+	}
 }
 
 // SetRules puts r in force for every packet from now on, those of old flows included.
@@ -258,7 +267,7 @@ func (f *Filter) judgeOut(b []byte) Reason {
 	}
 	k := outKey(&p)
 	if p.proto == protoTCP {
-		if p.flags&(tcpSYN|tcpACK) == tcpSYN || f.adopt != nil && p.flags&(tcpSYN|tcpRST) == 0 && f.adopt(p.srcPort) {
+		if p.flags&(tcpSYN|tcpACK) == tcpSYN {
 			f.out.put(k, f.now().UnixNano())
 		}
 		return Pass

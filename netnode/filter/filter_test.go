@@ -82,7 +82,7 @@ func TestIn(t *testing.T) {
 		{"tcp rest", ip4(peer4, self4, protoTCP, 3, 1, nil, make([]byte, 40)), Fragment},
 		{"rest without a beginning", ip4(peer4, self4, protoUDP, 100, 9, nil, make([]byte, 40)), Fragment},
 	} {
-		f := New(nil)
+		f := New()
 		f.SetRules(rules())
 		if got := f.In(c.b); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
@@ -94,7 +94,7 @@ func TestIn(t *testing.T) {
 }
 
 func TestNothingPassesWithoutRules(t *testing.T) {
-	f := New(nil)
+	f := New()
 	in, out := tcp(peer4, self4, 4000, 22, tcpSYN), tcp(self4, peer4, 22, 4000, tcpSYN)
 	if f.In(in) != NoRules || f.Out(out) != NoRules {
 		t.Error("packets pass before there is a map")
@@ -118,7 +118,7 @@ func TestNothingPassesWithoutRules(t *testing.T) {
 
 func TestAnswersToOwnFlows(t *testing.T) {
 	for _, a := range []struct{ self, peer netip.Addr }{{self4, peer4}, {self6, peer6}} {
-		f := New(nil)
+		f := New()
 		f.SetRules(rules())
 		request, reply := byte(8), byte(0)
 		if a.self.Is6() {
@@ -158,7 +158,7 @@ func TestAnswersToOwnFlows(t *testing.T) {
 }
 
 func TestOut(t *testing.T) {
-	f := New(nil)
+	f := New()
 	f.SetRules(rules())
 	for name, c := range map[string]struct {
 		b    []byte
@@ -179,7 +179,7 @@ func TestOut(t *testing.T) {
 
 // TestRevocation takes rights away from flows that are open.
 func TestRevocation(t *testing.T) {
-	f := New(nil)
+	f := New()
 	f.SetRules(rules())
 	ssh, dns := tcp(peer4, self4, 4000, 22, tcpACK), udp(peer4, self4, 4000, 53)
 	if f.In(ssh) != Pass || f.In(dns) != Pass {
@@ -205,26 +205,28 @@ func TestRevocation(t *testing.T) {
 	}
 }
 
-func TestAdoption(t *testing.T) {
-	f := New(func(port uint16) bool { return port == 40000 })
+func TestConnectionsFromBefore(t *testing.T) {
+	f := New()
 	f.SetRules(rules())
+	f.Begun([]Connection{{netip.AddrPortFrom(self4, 40000), netip.AddrPortFrom(peer4, 443)}})
 	answer := func(port uint16) []byte { return tcp(peer4, self4, 443, port, tcpACK) }
-	f.Out(tcp(self4, peer4, 40000, 443, tcpACK))
-	f.Out(tcp(self4, peer4, 8080, 443, tcpACK))
-	f.Out(tcp(self4, peer4, 40000, 444, tcpRST))
 	if got := f.In(answer(40000)); got != Pass {
 		t.Errorf("a connection from before: %v", got)
 	}
+	f.Out(tcp(self4, peer4, 8080, 443, tcpACK))
 	if got := f.In(answer(8080)); got != NoFlow {
-		t.Errorf("one nobody vouches for: %v", got)
+		t.Errorf("one nobody told of: %v", got)
 	}
 	if got := f.In(tcp(peer4, self4, 444, 40000, tcpACK)); got != NoFlow {
-		t.Errorf("a reset put a connection back: %v", got)
+		t.Errorf("another port of the peer's: %v", got)
+	}
+	if got := f.In(tcp(peer4, self4, 443, 40000, tcpSYN)); got == Pass {
+		t.Error("a new connection passed as an answer")
 	}
 }
 
 func TestFragments(t *testing.T) {
-	f := New(nil)
+	f := New()
 	f.SetRules(rules())
 	now := time.Now()
 	f.now = func() time.Time { return now }
@@ -260,7 +262,7 @@ func TestFragments(t *testing.T) {
 }
 
 func TestTablesAreBoundedAndForget(t *testing.T) {
-	f := New(nil)
+	f := New()
 	f.SetRules(rules())
 	now := time.Now()
 	f.now = func() time.Time { return now }
@@ -327,7 +329,7 @@ func FuzzPackets(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		flt := New(func(uint16) bool { return true })
+		flt := New()
 		flt.SetRules(rules())
 		if flt.In(b) == Pass {
 			dst := netip.Addr{}
@@ -349,7 +351,7 @@ func FuzzPackets(f *testing.F) {
 }
 
 func BenchmarkIn(b *testing.B) {
-	f := New(nil)
+	f := New()
 	f.SetRules(rules())
 	p := tcp(peer4, self4, 4000, 22, tcpACK)
 	b.ReportAllocs()

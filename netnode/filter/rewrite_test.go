@@ -97,7 +97,7 @@ func TestPatchEveryChecksum(t *testing.T) {
 }
 
 func TestHiddenPortIsNotReached(t *testing.T) {
-	f := New(nil)
+	f := New()
 	r := rules()
 	r.HiddenPort = 922
 	r.AdmitPorts = []uint16{922}
