@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -48,8 +49,9 @@ type conn struct {
 	starter *launch.Starter
 	journal *recording.Journal
 
-	handlers sync.WaitGroup // channels being served
-	alive    sync.Once      // starts keepalive
+	handlers sync.WaitGroup                   // channels being served
+	alive    sync.Once                        // starts keepalive
+	server   atomic.Pointer[gossh.ServerConn] // from the first channel on
 
 	ctx context.Context // its cause is why the connection ended
 	end context.CancelCauseFunc
@@ -218,6 +220,7 @@ func (c *conn) ready(sc *gossh.ServerConn) error {
 		c.end(ended{causeShutdown, "the login name changed"})
 		return errors.New("not logged in")
 	}
+	c.server.Store(sc)
 	c.alive.Do(func() { go c.keepalive(sc) })
 	return nil
 }
@@ -400,6 +403,7 @@ func (c *conn) stop(e ended) {
 		if live && c.journal.Err() == nil {
 			_ = c.journal.AppendJSON(0, recording.KindNote, recording.Note{What: e.cause, Text: e.text})
 		}
+		c.announce(e)
 		var told sync.WaitGroup
 		for _, ch := range open {
 			told.Go(func() { ch.terminate(e.text) })
@@ -410,6 +414,35 @@ func (c *conn) stop(e ended) {
 		}
 		c.end(e)
 	}()
+}
+
+// announceTime bounds how long a client may take to hear why it is about to be closed.
+const announceTime = 300 * time.Millisecond
+
+// announce tells a client of ours in a form that programs read why the connection ends:
+// the global request "ended@tssh", with a code of tssh's and the words. Other clients read
+// the words on their channels.
+func (c *conn) announce(e ended) {
+	sc := c.server.Load()
+	if sc == nil || !strings.HasPrefix(string(sc.ClientVersion()), "SSH-2.0-tssh") {
+		return
+	}
+	code := "unreachable"
+	switch e.cause {
+	case causeRevoked:
+		code = "revoked"
+	case causeRecorder:
+		code = "recorder"
+	}
+	heard := make(chan struct{})
+	go func() { // ends with the answer, or with the connection
+		_, _, _ = sc.SendRequest("ended@tssh", true, gossh.Marshal(struct{ Code, Words string }{code, e.text}))
+		close(heard)
+	}()
+	select {
+	case <-heard:
+	case <-time.After(announceTime):
+	}
 }
 
 // lost runs when the monitor is gone.
