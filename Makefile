@@ -8,7 +8,7 @@ export GOFLAGS = -buildvcs=false
 WEB  = recording/replay/web
 DIST = recording/replay/dist
 
-.PHONY: all build web demo test bench soak fuzz need clean
+.PHONY: all build web demo test bench soak need clean
 
 all: build
 
@@ -42,9 +42,6 @@ bench: build
 
 soak: build
 	TSSH_SOAK=1 go test -timeout 2h -run Soak -v ./...
-
-fuzz:
-	@sh lab/fuzz.sh
 
 clean:
 	rm -rf bin $(WEB)/node_modules
