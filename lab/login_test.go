@@ -162,12 +162,19 @@ func TestNobodyElseReachesTheListener(t *testing.T) {
 	if key := reach(m.laptop.Host, nil, "203.0.113.9", "22"); key != "" {
 		t.Errorf("a peer reached another address of the host: key %q", key)
 	}
-	// A local user cannot attach to the devices, neither now nor with the daemon away.
+	// A local user cannot attach to the devices, neither now nor with the daemon away, also
+	// where everybody may open the device file.
+	if r := m.web.Host.Run("sh", "-c", "mknod -m 666 /run/tun c 10 200 && mount --bind /run/tun /dev/net/tun"); r.Status != 0 {
+		t.Fatal(r)
+	}
+	defer m.web.Host.Run("umount", "/dev/net/tun")
 	attach := func(when string) {
 		t.Helper()
 		r := m.web.Host.Run(nobody[0], append(append([]string{}, nobody[1:]...), "ip", "tuntap", "add", "dev", "tssh0", "mode", "tun")...)
 		if r.Status == 0 {
 			t.Errorf("%s: nobody attached to the TUN", when)
+		} else if !strings.Contains(r.Stderr, "TUNSETIFF") {
+			t.Errorf("%s: attaching failed before it was tried: %s", when, r.Stderr)
 		}
 	}
 	attach("running")

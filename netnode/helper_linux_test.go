@@ -6,6 +6,7 @@ import (
 	"crypto/ecdh"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -322,9 +323,14 @@ func helperTick(addr string) error {
 }
 
 // helperAttach tries to attach to a TUN.
+// helperAttach opens the device file as root, which on some hosts alone may, and goes on
+// as nobody: what is asked for is who may take a TUN that is there.
 func helperAttach(name string) error {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR, 0)
 	if err != nil {
+		return err
+	}
+	if err := errors.Join(syscall.Setgroups(nil), syscall.Setresgid(65534, 65534, 65534), syscall.Setresuid(65534, 65534, 65534)); err != nil {
 		return err
 	}
 	ifr, err := unix.NewIfreq(name)

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -63,10 +64,19 @@ func (s *Starter) Close() {
 // TakeSignals makes the process survive what a terminal or a lost pipe would send it,
 // and makes programs start with default dispositions: a signal that is caught is reset
 // at exec, one that was ignored by whoever started the daemon (nohup, &) would stay so
-// and leave shells deaf to ^C.
+// and leave shells deaf to ^C. The runtime catches all but the three that C libraries
+// keep for themselves, so those are reset here.
 func TakeSignals() {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP,
 		syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGPIPE)
+	for sig := uintptr(32); sig <= 34; sig++ {
+		// The kernel's struct sigaction: the handler comes first, all zero is the default.
+		var now, byDefault [8]uintptr
+		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, 0, uintptr(unsafe.Pointer(&now)), 8, 0, 0)
+		if errno == 0 && now[0] == 1 { // SIG_IGN
+			unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&byDefault)), 0, 8, 0, 0)
+		}
+	}
 }
 
 // Umask is what login.defs(5) says, else 022.
