@@ -55,12 +55,12 @@ func New(t testing.TB, policyText string, nodes ...Node) *Mesh {
 	t.Helper()
 	m := &Mesh{t: t}
 	checkLeaks(t)
+	dir := t.TempDir() // removed after the nodes stopped
 	t.Cleanup(func() {
 		for _, x := range m.members {
 			m.stop(x)
 		}
 	})
-	dir := t.TempDir()
 	for i, spec := range nodes {
 		key, err := netmap.NewWGPrivate()
 		if err != nil {
