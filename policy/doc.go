@@ -90,6 +90,13 @@ first set bit whose ports match decides. Nodes are not in these tables, so one t
 joins or leaves recompiles nothing. Address rules cut the address space into intervals,
 each with its set; equal sets are kept once.
 
+# Explaining
+
+Explain and ExplainNet go through the file rule by rule and say of each why it did not
+match; tests hold them to the tables on random policies. Who, Diff and Lint ask the tables
+about every pair of classes of a Directory: machines that no rule tells apart are one class.
+Accounts that no rule names are asked about once, as AnyOther, which never means root.
+
 # Directory and queries
 
 The JSON of Directory, and the queries and answers of EvalQuery, are those of `tssh

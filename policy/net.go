@@ -29,6 +29,7 @@ type NetDecision struct {
 type netRule struct {
 	section string
 	rule    int
+	off     int        // of the rule in the text
 	src     []selector // until compiled
 	dst     []selector // until compiled
 	ports   []portSpec

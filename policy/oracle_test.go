@@ -431,6 +431,17 @@ func compareNet(t *testing.T, r *rand.Rand, o *oraclePolicy, p *Policy, f *Filte
 	}
 }
 
+// randomPolicy is the seed's policy, parsed.
+func randomPolicy(t *testing.T, seed uint64) *Policy {
+	t.Helper()
+	text := generate(rand.New(rand.NewPCG(seed, 1))).text(t)
+	p, problems := Parse("random", text)
+	if p == nil {
+		t.Fatalf("seed %d: %v\n%s", seed, problems, text)
+	}
+	return p
+}
+
 func TestOracle(t *testing.T) {
 	n := uint64(600)
 	if testing.Short() {

@@ -47,10 +47,7 @@ var sections = []struct {
 	{"attrConfig", nil},
 }
 
-// Parse reads and compiles a policy file; name is what its problems are told under. When
-// anything is wrong the policy is nil and the problems are all there are, warnings
-// included. Otherwise there are no problems, and warnings are the policy's.
-func Parse(name string, text []byte) (*Policy, []Problem) {
+func newFile(name string, text []byte) *file {
 	f := &file{
 		report:   newReport(name, text),
 		names:    &names{groups: map[string]*group{}, hosts: map[string]netip.Prefix{}, tags: map[Tag]int{}, ipsets: map[string][]netipx.IPRange{}},
@@ -58,6 +55,14 @@ func Parse(name string, text []byte) (*Policy, []Problem) {
 		policy:   &Policy{name: name, text: slices.Clone(text)},
 	}
 	f.policy.names = f.names
+	return f
+}
+
+// Parse reads and compiles a policy file; name is what its problems are told under. When
+// anything is wrong the policy is nil and the problems are all there are, warnings
+// included. Otherwise there are no problems, and warnings are the policy's.
+func Parse(name string, text []byte) (*Policy, []Problem) {
+	f := newFile(name, text)
 	if v, ok := parseText(f.report, text); ok {
 		f.readFile(v)
 	}

@@ -98,7 +98,7 @@ func (f *file) readACL(e *hujson.Value, i int) {
 		if !ok {
 			n = len(parts)
 			byPorts[ports] = n
-			parts = append(parts, netRule{section: "acls", rule: i, src: from, ports: specs, posture: posture})
+			parts = append(parts, netRule{section: "acls", rule: i, off: e.StartOffset, src: from, ports: specs, posture: posture})
 		}
 		parts[n].dst = append(parts[n].dst, to...)
 	}
@@ -158,7 +158,7 @@ func (f *file) readGrants(v *hujson.Value) {
 
 func (f *file) readGrant(e *hujson.Value, i int) {
 	rule := fmt.Sprintf("grants[%d]", i)
-	r := netRule{section: "grants", rule: i, posture: f.postureX}
+	r := netRule{section: "grants", rule: i, off: e.StartOffset, posture: f.postureX}
 	var src, dst, ip, via []word
 	var apps []member
 	before := f.errors

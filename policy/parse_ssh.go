@@ -23,7 +23,7 @@ func (f *file) readSSH(v *hujson.Value) {
 
 func (f *file) readSSHRule(e *hujson.Value, i int) {
 	rule := fmt.Sprintf("ssh[%d]", i)
-	r := sshRule{index: i, posture: f.postureX, period: defaultCheckPeriod}
+	r := sshRule{index: i, off: e.StartOffset, posture: f.postureX, period: defaultCheckPeriod}
 	line, _ := f.place(e.StartOffset)
 	r.reason = fmt.Sprintf("%s on line %d", rule, line)
 	var action, period word

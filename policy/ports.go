@@ -187,3 +187,40 @@ func parseIP(s string) ([]portSpec, error) {
 	}
 	return specs, nil
 }
+
+// portWords is the specs as a person reads them: "22, 80-443, udp 53".
+func portWords(specs []portSpec) string {
+	var out []string
+	for _, s := range specs {
+		w := "all ports"
+		switch {
+		case s.lo == s.hi:
+			w = strconv.Itoa(int(s.lo))
+		case s.lo > 1 || s.hi < 65535:
+			w = fmt.Sprintf("%d-%d", s.lo, s.hi)
+		}
+		switch {
+		case s.proto == 0:
+		case hasPorts(s.proto):
+			w = protoWord(s.proto) + " " + w
+		default:
+			w = protoWord(s.proto)
+		}
+		out = append(out, w)
+	}
+	return strings.Join(out, ", ")
+}
+
+// protoWord is the name of a protocol, or its number.
+func protoWord(proto uint8) string {
+	best := ""
+	for name, n := range protoNames {
+		if n == proto && (best == "" || name < best) {
+			best = name
+		}
+	}
+	if best == "" {
+		return "protocol " + strconv.Itoa(int(proto))
+	}
+	return best
+}

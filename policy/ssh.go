@@ -10,6 +10,7 @@ import (
 // sshRule is one entry of the ssh section.
 type sshRule struct {
 	index   int // in the file
+	off     int // of the rule in the text
 	check   bool
 	src     []selector
 	dst     []selector

@@ -181,7 +181,7 @@ func checkProblems(t *testing.T, problems []Problem, want string) {
 	}
 }
 
-var update = flag.Bool("update", false, "write the problems that are found into testdata/errors")
+var update = flag.Bool("update", false, "write what is found into testdata/errors and testdata/lint")
 
 // TestErrors holds each policy of testdata/errors to exactly the problems written beside
 // it: those of Parse, or, when it loads, those of its own tests.
@@ -224,9 +224,14 @@ func writeProblems(t *testing.T, file string, a *txtar.Archive, problems []Probl
 	for _, p := range problems {
 		fmt.Fprintln(&b, p.Error())
 	}
+	writeSection(t, file, a, "problems", b.String())
+}
+
+func writeSection(t *testing.T, file string, a *txtar.Archive, name, text string) {
+	t.Helper()
 	for i := range a.Files {
-		if a.Files[i].Name == "problems" {
-			a.Files[i].Data = b.Bytes()
+		if a.Files[i].Name == name {
+			a.Files[i].Data = []byte(text)
 		}
 	}
 	if err := os.WriteFile(file, txtar.Format(a), 0o644); err != nil {

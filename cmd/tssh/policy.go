@@ -15,6 +15,11 @@ import (
 const policyUsage = `usage: tssh policy eval --policy FILE --directory FILE.json [< queries.jsonl] [> decisions.jsonl]
        tssh policy check FILE [--directory FILE.json]
        tssh policy test FILE [--directory FILE.json]
+       tssh policy lint FILE [--directory FILE.json]
+       tssh policy explain FILE --directory FILE.json SRC ACCOUNT@HOST | SRC HOST:PORT[/udp]
+       tssh policy who FILE --directory FILE.json [--as ACCOUNT] [--host HOST] [--from LOGIN]
+       tssh policy diff OLD NEW --directory FILE.json
+(all but eval take --json; tsshub policy directory prints the mesh's directory)
 `
 
 // Limits on what the policy verbs read.
@@ -40,6 +45,14 @@ func policyCommand(args []string, stdin io.Reader, stdout, stderr io.Writer) int
 		run = policyCheck
 	case "test":
 		run = policyTest
+	case "lint":
+		run = policyLint
+	case "explain":
+		run = policyExplain
+	case "who":
+		run = policyWho
+	case "diff":
+		run = policyDiff
 	case "-h", "--help", "help":
 		fmt.Fprint(stdout, policyUsage)
 		return 0
@@ -61,7 +74,16 @@ func policyCommand(args []string, stdin io.Reader, stdout, stderr io.Writer) int
 
 type policyFiles struct {
 	policy, directory string
+	json              bool
+	rest              []string // what follows the file
+	who               policy.WhoQuery
 }
+
+// policyArgs is how many arguments follow the file, and whether a directory is needed.
+var policyArgs = map[string]struct {
+	rest      int
+	directory bool
+}{"check": {}, "test": {}, "lint": {}, "explain": {2, true}, "who": {0, true}, "diff": {1, true}}
 
 // parsePolicyArgs takes flags before and after the file.
 func parsePolicyArgs(verb string, args []string) (policyFiles, error) {
@@ -69,8 +91,16 @@ func parsePolicyArgs(verb string, args []string) (policyFiles, error) {
 	fs := flag.NewFlagSet(verb, flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	fs.StringVar(&f.directory, "directory", "", "")
-	if verb == "eval" {
+	switch verb {
+	case "eval":
 		fs.StringVar(&f.policy, "policy", "", "")
+	case "who":
+		fs.StringVar(&f.who.Account, "as", "", "")
+		fs.StringVar(&f.who.Host, "host", "", "")
+		fs.StringVar(&f.who.Who, "from", "", "")
+	}
+	if verb != "eval" {
+		fs.BoolVar(&f.json, "json", false, "")
 	}
 	var rest []string
 	for {
@@ -88,20 +118,39 @@ func parsePolicyArgs(verb string, args []string) (policyFiles, error) {
 		return f, fmt.Errorf("unexpected argument %q", rest[0])
 	case verb == "eval" && (f.policy == "" || f.directory == ""):
 		return f, errors.New("policy eval needs --policy and --directory")
-	case verb != "eval" && len(rest) != 1:
-		return f, fmt.Errorf("policy %s needs one FILE", verb)
-	case verb != "eval":
-		f.policy = rest[0]
+	case verb == "eval":
+	case len(rest) == 0:
+		return f, fmt.Errorf("policy %s needs a FILE", verb)
+	case len(rest) != 1+policyArgs[verb].rest:
+		n, s := 1+policyArgs[verb].rest, "s"
+		if n == 1 {
+			s = ""
+		}
+		return f, fmt.Errorf("policy %s takes %d argument%s, not %d", verb, n, s, len(rest))
+	case policyArgs[verb].directory && f.directory == "":
+		return f, fmt.Errorf("policy %s needs --directory (tsshub policy directory prints the mesh's)", verb)
+	default:
+		f.policy, f.rest = rest[0], rest[1:]
 	}
 	return f, nil
 }
 
 // load reads both files and prints what is wrong with them; ok is false then.
 func (f policyFiles) load(stderr io.Writer) (p *policy.Policy, d *policy.Directory, ok bool) {
-	text, err := readBounded(f.policy, maxPolicyFile)
+	p, d, problems, err := f.read()
 	if err != nil {
 		fmt.Fprintf(stderr, "tssh: error: %s\n", err)
 		return nil, nil, false
+	}
+	printProblems(stderr, problems)
+	return p, d, p != nil
+}
+
+// read reads both files; the policy is nil when it does not load, and the problems say why.
+func (f policyFiles) read() (p *policy.Policy, d *policy.Directory, problems []policy.Problem, err error) {
+	text, err := readBounded(f.policy, maxPolicyFile)
+	if err != nil {
+		return nil, nil, nil, err
 	}
 	if f.directory != "" {
 		raw, err := readBounded(f.directory, maxDirectoryFile)
@@ -109,16 +158,14 @@ func (f policyFiles) load(stderr io.Writer) (p *policy.Policy, d *policy.Directo
 			d, err = policy.ReadDirectory(raw)
 		}
 		if err != nil {
-			fmt.Fprintf(stderr, "tssh: error: %s: %s\n", f.directory, err)
-			return nil, nil, false
+			return nil, nil, nil, fmt.Errorf("%s: %w", f.directory, err)
 		}
 	}
-	p, problems := policy.Parse(f.policy, text)
+	p, problems = policy.Parse(f.policy, text)
 	if p != nil {
 		problems = p.Warnings()
 	}
-	printProblems(stderr, problems)
-	return p, d, p != nil
+	return p, d, problems, nil
 }
 
 func printProblems(w io.Writer, problems []policy.Problem) (failed bool) {
@@ -145,7 +192,10 @@ func readBounded(name string, limit int64) ([]byte, error) {
 	return text, nil
 }
 
-func policyCheck(f policyFiles, _ io.Reader, _, stderr io.Writer) int {
+func policyCheck(f policyFiles, _ io.Reader, stdout, stderr io.Writer) int {
+	if f.json {
+		return f.problemsJSON(stdout, stderr)
+	}
 	p, d, ok := f.load(stderr)
 	if !ok || printProblems(stderr, policy.RunTests(p, d)) {
 		return 1
@@ -160,6 +210,9 @@ func policyTest(f policyFiles, _ io.Reader, stdout, stderr io.Writer) int {
 		return 1
 	}
 	net, ssh := p.TestCount()
+	if f.json {
+		return writeJSON(stdout, stderr, map[string]int{"tests": net, "sshTests": ssh})
+	}
 	fmt.Fprintf(stdout, "%d tests and %d sshTests hold\n", net, ssh)
 	return 0
 }

@@ -40,10 +40,12 @@ func TestPolicyCommand(t *testing.T) {
 	typo := filepath.Join(dir, "typo.hujson")
 	failing := filepath.Join(dir, "failing.hujson")
 	open := filepath.Join(dir, "open.hujson")
+	wide := filepath.Join(dir, "wide.hujson")
 	for name, text := range map[string]string{
 		typo:    "{\n\t\"acl\": [],\n\t\"ssh\": [{\"action\": \"accpt\", \"src\": [\"autogroup:member\"], \"dst\": [\"autogroup:self\"], \"users\": [\"root\"]}],\n}\n",
 		failing: strings.Replace(testPolicy, `"deny": ["root"]`, `"deny": ["deploy"]`, 1),
 		open:    "{} // all of it",
+		wide:    strings.NewReplacer(`tag:web:22`, `tag:web:22-30`, `["deploy"]`, `["root"]`, `"accept": ["root"]`, `"accept": ["root"]`, `"deny": ["root"]`, `"deny": []`).Replace(testPolicy),
 	} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -66,8 +68,40 @@ func TestPolicyCommand(t *testing.T) {
 		{[]string{"check", open}, "", 0, "", open + ":1:1: warning: THE NETWORK IS OPEN"},
 		{[]string{"check", filepath.Join(dir, "none")}, "", 1, "", "no such file"},
 		{[]string{"check", p, "--directory", p}, "", 1, "", p + ": policy: directory:"},
-		{[]string{"check"}, "", 2, "", "policy check needs one FILE"},
-		{[]string{"check", p, p}, "", 2, "", "policy check needs one FILE"},
+		{[]string{"check"}, "", 2, "", "policy check needs a FILE"},
+		{[]string{"check", p, p}, "", 2, "", "policy check takes 1 argument, not 2"},
+		{[]string{"check", "--json", p}, "", 0, "[]\n", ""},
+		{[]string{"test", "--json", p}, "", 0, "{\n  \"sshTests\": 1,\n  \"tests\": 0\n}\n", ""},
+		{[]string{"lint", p}, "", 0, "", ""},
+		{[]string{"lint", p, "--directory", d}, "", 0, "", ""},
+		{[]string{"lint", typo}, "", 1, typo + ":1:1: warning: THE NETWORK IS OPEN: the file has neither acls nor grants, so every node may reach every port of every node; write \"acls\": [] to close it\n" + typo + ":2:2: unknown key \"acl\" in the policy file, did you mean \"acls\"?\n" + typo + ":3:21: ssh[0]: \"accpt\" is not a valid action, did you mean \"accept\"?\n", ""},
+		{[]string{"who", p}, "", 2, "", "policy who needs --directory (tsshub policy directory prints the mesh's)"},
+		{[]string{"who", p, "--directory", d}, "", 0, "WHO                FROM    AS      ON   HOW     RULE\nalice@example.com  laptop  deploy  web  accept  ssh[0] line 4\n", ""},
+		{[]string{"who", p, "--directory", d, "--as", "root"}, "", 0, "nobody\n", ""},
+		{[]string{"who", p, "--directory", d, "--as", "root", "--json"}, "", 0, "[]\n", ""},
+		{[]string{"who", p, "--directory", d, "--host", "wbe"}, "", 1, "", `"wbe" is no machine of the directory`},
+		{[]string{"diff", p, "--directory", d}, "", 2, "", "policy diff takes 2 arguments, not 1"},
+		{[]string{"diff", p, failing, "--directory", d}, "", 0, "nobody gains or loses anything\n", ""},
+		{[]string{"diff", p, wide, "--directory", d}, "", 0, "- alice@example.com (laptop): login as deploy on web: was accept\n+ alice@example.com (laptop): login as root on web: accept\n+ alice@example.com (laptop): ports of web: 23-30\n", ""},
+		{[]string{"diff", p, typo, "--directory", d}, "", 1, "", "did you mean"},
+		{[]string{"explain", p, "--directory", d, "laptop", "web"}, "", 1, "", `"web" is neither ACCOUNT@HOST nor HOST:PORT`},
+		{[]string{"explain", p, "--directory", d, "laptop", "12@web"}, "", 1, "", `local user "12"`},
+		{[]string{"explain", p, "--directory", d, "nobody", "root@web"}, "", 1, "", `"nobody" is no machine, address or login`},
+		{[]string{"explain", p, "--directory", d, "laptop", "web:22/sctp"}, "", 1, "", "only /tcp or /udp"},
+		{[]string{"explain", p, "--directory", d, "alice@example.com", "root@web"}, "", 0, `deny: no-login: ssh rules reach this host from this source, but none for this account
+the person is told: policy does not let alice@example.com log in as root on web
+
+logins (check rules are asked first, the first that matches decides):
+  no  ssh[0] line 4: root is root (uid 0), which only "root" written in users lets in
+
+network, TCP port 22 (a login needs this too):
+  ==> acls[0] line 3: alice@example.com is alice@example.com, web is tag:web, and the port is among 22
+`, ""},
+		{[]string{"explain", p, "--directory", d, "100.64.0.1", "web:23/udp"}, "", 0, `deny: no-rule: no acl or grant allows this
+
+network (rules add up, any that matches allows):
+  no  acls[0] line 3: the rule is for 22
+`, ""},
 		{[]string{"eval", "--policy", p}, "", 2, "", "needs --policy and --directory"},
 		{[]string{"eval", "--policy", p, "--directory", d, "x"}, "", 2, "", `unexpected argument "x"`},
 		{[]string{"frobnicate"}, "", 2, "", `unknown verb "frobnicate"`},
