@@ -480,3 +480,70 @@ func hasFamily(src, dst *class, v4 bool) bool {
 	return slices.ContainsFunc(src.id.Addrs, func(a netip.Addr) bool { return a.Is4() == v4 }) &&
 		slices.ContainsFunc(dst.id.Addrs, func(a netip.Addr) bool { return a.Is4() == v4 })
 }
+
+// String is the change in one line: + for a gain, - for a loss, ~ for another form of the same right.
+func (c Change) String() string {
+	mark := map[string]string{"gains": "+", "loses": "-", "changes": "~"}[c.Kind]
+	who := mark + " " + plain(c.Who)
+	if len(c.From) > 0 {
+		who += " (" + Few(c.From) + ")"
+	}
+	on := Few(c.Hosts)
+	if c.Account == "" {
+		family := ""
+		if c.Family != "" {
+			family = ", " + c.Family + " only"
+		}
+		return fmt.Sprintf("%s: ports of %s: %s%s", who, on, c.Ports, family)
+	}
+	w := fmt.Sprintf("%s: login as %s on %s", who, AccountWords(c.Account), on)
+	switch c.Kind {
+	case "gains":
+		return w + ": " + c.New
+	case "loses":
+		return w + ": was " + c.Old
+	}
+	return fmt.Sprintf("%s: %s -> %s", w, c.Old, c.New)
+}
+
+// AccountWords is the account of an Access or a Change for people.
+func AccountWords(account string) string {
+	if account == AnyOther {
+		return "(any but root)"
+	}
+	return plain(account)
+}
+
+// Few is a list of names, shortened when it is long.
+func Few(names []string) string {
+	const shown = 4
+	more := ""
+	if len(names) > shown {
+		more = fmt.Sprintf(" and %d more", len(names)-shown)
+		names = names[:shown]
+	}
+	return plain(strings.Join(names, ",")) + more
+}
+
+// LockedOut names the machines that an administrator can log in to under old, and none
+// under new.
+func LockedOut(old, new *Policy, d *Directory) []string {
+	all := classes(d, old, new)
+	var out []string
+	for _, dst := range all {
+		had, has := false, false
+		for _, src := range all {
+			if src.id.Role != RoleAdmin && src.id.Role != RoleOwner {
+				continue
+			}
+			ask := accounts(src, dst, "", old, new)
+			had = had || len(logins(old, src, dst, ask)) > 0
+			has = has || len(logins(new, src, dst, ask)) > 0
+		}
+		if had && !has {
+			out = append(out, dst.names...)
+		}
+	}
+	slices.Sort(out)
+	return out
+}

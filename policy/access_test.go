@@ -235,3 +235,15 @@ func TestDiff(t *testing.T) {
 		}
 	}
 }
+
+func TestLockedOut(t *testing.T) {
+	d := teamDirectory(t)
+	if got := LockedOut(team(t), team(t), d); got != nil {
+		t.Errorf("the same policy locks out of %v", got)
+	}
+	// bob, who is no administrator, still gets in on the web machines.
+	next := team(t, `"group:ops": ["alice@example.com"]`, `"group:ops": []`, `80,443`, `22`)
+	if got := LockedOut(team(t), next, d); !slices.Equal(got, []string{"db", "web1", "web2"}) {
+		t.Errorf("locks out of %v", got)
+	}
+}

@@ -220,14 +220,6 @@ func endOf(d *policy.Directory, s string) (policy.Identity, netip.Addr, error) {
 	return policy.Identity{}, netip.Addr{}, fmt.Errorf("%q is no machine, address or login of a machine in the directory", s)
 }
 
-// account is what stands for an account in tables.
-func account(s string) string {
-	if s == policy.AnyOther {
-		return "(any but root)"
-	}
-	return s
-}
-
 // policyWho lists who may log in where and as whom.
 func policyWho(f policyFiles, _ io.Reader, stdout, stderr io.Writer) int {
 	p, d, ok := f.load(stderr)
@@ -258,22 +250,14 @@ func policyWho(f policyFiles, _ io.Reader, stdout, stderr io.Writer) int {
 		if a.Period != "" {
 			how += " " + a.Period
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\tssh[%d] line %d\n", a.Who, few(a.From, "(no machine yet)"), account(a.Account), few(a.Hosts, ""), how, a.Rule, a.Line)
+		from := "(no machine yet)"
+		if len(a.From) > 0 {
+			from = policy.Few(a.From)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\tssh[%d] line %d\n", a.Who, from, policy.AccountWords(a.Account), policy.Few(a.Hosts), how, a.Rule, a.Line)
 	}
 	w.Flush()
 	return 0
-}
-
-// few shortens a list of names.
-func few(names []string, none string) string {
-	const shown = 4
-	switch {
-	case len(names) == 0:
-		return none
-	case len(names) > shown:
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:shown], ","), len(names)-shown)
-	}
-	return strings.Join(names, ",")
 }
 
 // policyDiff tells what a new file changes in effect. Its status is 0 whether or not
@@ -299,32 +283,7 @@ func policyDiff(f policyFiles, _ io.Reader, stdout, stderr io.Writer) int {
 		return 0
 	}
 	for _, c := range changes {
-		fmt.Fprintln(stdout, changeWords(c))
+		fmt.Fprintln(stdout, c)
 	}
 	return 0
-}
-
-var changeMarks = map[string]string{"gains": "+", "loses": "-", "changes": "~"}
-
-func changeWords(c policy.Change) string {
-	who := fmt.Sprintf("%s %s", changeMarks[c.Kind], c.Who)
-	if len(c.From) > 0 {
-		who += " (" + few(c.From, "") + ")"
-	}
-	on := few(c.Hosts, "")
-	if c.Account == "" {
-		family := ""
-		if c.Family != "" {
-			family = ", " + c.Family + " only"
-		}
-		return fmt.Sprintf("%s: ports of %s: %s%s", who, on, c.Ports, family)
-	}
-	w := fmt.Sprintf("%s: login as %s on %s", who, account(c.Account), on)
-	switch c.Kind {
-	case "gains":
-		return w + ": " + c.New
-	case "loses":
-		return w + ": was " + c.Old
-	}
-	return fmt.Sprintf("%s: %s -> %s", w, c.Old, c.New)
 }

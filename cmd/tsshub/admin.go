@@ -5,11 +5,9 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -22,6 +20,7 @@ import (
 // verbs are the administrator's commands.
 func (c *cli) verbs() map[string]verb {
 	var role, since string
+	var ifMatch int64
 	var key coord.KeyRequest
 	return map[string]verb{
 		"status": {run: func([]string) error { return c.status() }},
@@ -42,7 +41,13 @@ func (c *cli) verbs() map[string]verb {
 		"node expire": {min: 1, max: 1, run: func(a []string) error { return c.name(coord.AdminNodeExpire, a[0], "node %s has to join again") }},
 		"node remove": {min: 1, max: 1, run: func(a []string) error { return c.name(coord.AdminNodeRemove, a[0], "node %s is removed") }},
 		"policy get":  {run: func([]string) error { return c.policyGet() }},
-		"policy set":  {min: 1, max: 1, run: func(a []string) error { return c.policySet(a[0]) }},
+		"policy set": {min: 1, max: 1, flags: func(fs *flag.FlagSet) { fs.Int64Var(&ifMatch, "if-match", 0, "") },
+			run: func(a []string) error { return c.policySet(a[0], ifMatch) }},
+		"policy log":       {run: func([]string) error { return c.policyLog() }},
+		"policy show":      {min: 1, max: 1, run: func(a []string) error { return c.policyShow(a[0]) }},
+		"policy revert":    {min: 1, max: 1, run: func(a []string) error { return c.policyRevert(a[0]) }},
+		"policy diff":      {min: 1, max: 1, run: func(a []string) error { return c.policyDiff(a[0]) }},
+		"policy directory": {run: func([]string) error { return c.policyDirectory() }},
 		"policy check": {min: 1, max: 1, run: func(a []string) error {
 			return c.policyCheck(a[0])
 		}},
@@ -199,74 +204,6 @@ func (c *cli) name(path, name, done string) error {
 		return c.printJSON(r)
 	}
 	_, err := fmt.Fprintf(c.out, done+"\n", printable(name))
-	return err
-}
-
-func (c *cli) policyGet() error {
-	var p coord.PolicyInfo
-	if err := c.get(coord.AdminPolicyGet, &p); err != nil {
-		return err
-	}
-	if c.json {
-		return c.printJSON(p)
-	}
-	for _, w := range p.Warnings {
-		fmt.Fprintln(c.err, printable(w))
-	}
-	_, err := io.WriteString(c.out, p.Text)
-	return err
-}
-
-// policyFile reads what is to be the policy; - is standard input.
-func (c *cli) policyFile(name string) (coord.PolicyRequest, error) {
-	var b []byte
-	var err error
-	if name == "-" {
-		name = "stdin"
-		b, err = io.ReadAll(io.LimitReader(c.in, 1<<20))
-	} else {
-		b, err = os.ReadFile(name)
-	}
-	if err != nil {
-		return coord.PolicyRequest{}, errFile("the policy", name, err)
-	}
-	return coord.PolicyRequest{Name: name, Text: string(b)}, nil
-}
-
-func (c *cli) policyTry(path, name string) (coord.CheckResult, error) {
-	var r coord.CheckResult
-	req, err := c.policyFile(name)
-	if err != nil {
-		return r, err
-	}
-	if err := c.post(path, req, &r); err != nil {
-		return r, err
-	}
-	if c.json {
-		if err := c.printJSON(r); err != nil {
-			return r, err
-		}
-	}
-	for _, w := range r.Warnings {
-		fmt.Fprintln(c.err, printable(w))
-	}
-	if !r.OK {
-		return r, problems(r.Problems)
-	}
-	return r, nil
-}
-
-func (c *cli) policySet(name string) error {
-	r, err := c.policyTry(coord.AdminPolicySet, name)
-	if err != nil || c.json {
-		return err
-	}
-	_, err = fmt.Fprintf(c.out, "the policy is in force, revision %d\n", r.Rev)
-	return err
-}
-
-func (c *cli) policyCheck(name string) error {
-	_, err := c.policyTry(coord.AdminPolicyTry, name)
 	return err
 }
 

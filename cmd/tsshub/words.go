@@ -23,7 +23,8 @@ const usage = `usage:
   tsshub key create (--user EMAIL | --tag tag:NAME...) [--reusable] [--ephemeral] [--expiry 24h]
   tsshub key list | revoke ID
   tsshub node list | expire NAME | remove NAME
-  tsshub policy get | set FILE | check FILE
+  tsshub policy get | check FILE | diff FILE | set FILE [--if-match REVISION]
+  tsshub policy log | show REVISION | revert REVISION | directory
   tsshub audit [--since T]
 every command but serve takes --state DIR, and --json for programs
 `
@@ -120,6 +121,10 @@ func errSecond(dir string) error {
 
 func errFile(what, name string, err error) error {
 	return &trouble{say: what + " " + name + " cannot be read", err: err}
+}
+
+func errRevision(s string) error {
+	return &trouble{say: fmt.Sprintf("%q is not a revision", s), hint: "tsshub policy log lists them"}
 }
 
 func errRole(role string) error {

@@ -32,6 +32,10 @@ const (
 	AdminPolicyGet  = "/v1/policy/get"
 	AdminPolicySet  = "/v1/policy/set"
 	AdminPolicyTry  = "/v1/policy/check"
+	AdminPolicyLog  = "/v1/policy/log"
+	AdminPolicyAt   = "/v1/policy/at"
+	AdminPolicyDiff = "/v1/policy/diff"
+	AdminDirectory  = "/v1/policy/directory"
 	AdminAudit      = "/v1/audit"
 )
 
@@ -47,6 +51,11 @@ type (
 	PolicyRequest struct {
 		Name string `json:"name"` // what problems are told under
 		Text string `json:"text"`
+		// IfMatch is the revision that the policy in force must have; 0 does not ask.
+		IfMatch int64 `json:"if_match,omitempty"`
+	}
+	RevRequest struct {
+		Rev int64 `json:"rev"`
 	}
 	UserRemoved struct {
 		Login string `json:"login"`
@@ -122,11 +131,17 @@ func (s *Server) Admin() http.Handler {
 		return r, s.RemoveNode(ctx, who, r.Name)
 	})
 	post(s, mux, AdminPolicySet, func(ctx context.Context, who string, r PolicyRequest) (any, error) {
-		return s.SetPolicy(ctx, who, r.Name, []byte(r.Text))
+		return s.SetPolicy(ctx, who, r.Name, []byte(r.Text), r.IfMatch)
 	})
 	post(s, mux, AdminPolicyTry, func(_ context.Context, _ string, r PolicyRequest) (any, error) {
 		return s.CheckPolicy(r.Name, []byte(r.Text)), nil
 	})
+	get(AdminPolicyLog, func() any { return s.PolicyLog() })
+	post(s, mux, AdminPolicyAt, func(ctx context.Context, _ string, r RevRequest) (any, error) { return s.PolicyAt(ctx, r.Rev) })
+	post(s, mux, AdminPolicyDiff, func(_ context.Context, _ string, r PolicyRequest) (any, error) {
+		return s.DiffPolicy(r.Name, []byte(r.Text))
+	})
+	post(s, mux, AdminDirectory, func(context.Context, string, struct{}) (any, error) { return s.Directory() })
 	mux.HandleFunc("GET "+AdminAudit, s.handleAudit)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		uid, ok := r.Context().Value(callerKey{}).(uint32)

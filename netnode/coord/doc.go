@@ -24,7 +24,8 @@
 // Four tables and one for versions, small enough to be had on another database:
 //
 //	meta  k, v                    schema, mesh (id), epoch, rev
-//	obj   kind, id, rev, body     records as envelopes; "nodeinfo" and "authkey" as JSON
+//	obj   kind, id, rev, body     records as envelopes; "nodeinfo", "authkey" and "policyversion"
+//	                              (the last 100 policies) as JSON
 //	log   rev, kind, id, op, at   one row per revision, op "put" or "rm", kept for 7 days
 //	uniq  key, kind, id, until    name/NAME, addr/ADDRESS, wg/KEY, control/KEY; kind
 //	                              "rest" until then: not to be had

@@ -33,6 +33,7 @@ const (
 	CodeNotFound = "not-found"
 	CodeExists   = "exists"
 	CodePolicy   = "policy"
+	CodeChanged  = "changed"
 )
 
 // KeyRequest asks for an auth key.

@@ -1,14 +1,12 @@
 package coord
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"strings"
 
 	"tssh/netnode/netmap"
 	"tssh/policy"
-	"tssh/recording/audit"
 )
 
 // DefaultPolicy is what a new mesh begins with. People reach their own devices, and
@@ -57,7 +55,7 @@ type CheckResult struct {
 // CheckPolicy tries a policy on this mesh: whether it can be read, and whether its own
 // tests hold. name is what problems are told under.
 func (s *Server) CheckPolicy(name string, text []byte) CheckResult {
-	r := CheckResult{Problems: []string{}, Warnings: []string{}}
+	r := CheckResult{Problems: []string{}}
 	if len(text) > netmap.MaxPolicy {
 		r.Problems = append(r.Problems, fmt.Sprintf("%s: %d bytes, at most %d", name, len(text), netmap.MaxPolicy))
 		return r
@@ -71,6 +69,7 @@ func (s *Server) CheckPolicy(name string, text []byte) CheckResult {
 			return r
 		}
 		problems = append(problems, policy.RunTests(p, d)...)
+		r.Warnings = s.lockouts(name, p, d)
 	}
 	for _, x := range problems {
 		if x.Warning {
@@ -81,6 +80,9 @@ func (s *Server) CheckPolicy(name string, text []byte) CheckResult {
 	}
 	if p == nil && len(r.Problems) == 0 {
 		r.Problems = append(r.Problems, name+": not a policy")
+	}
+	if r.Warnings == nil {
+		r.Warnings = []string{}
 	}
 	r.OK = len(r.Problems) == 0
 	return r
@@ -110,16 +112,17 @@ func (s *Server) directory() (*policy.Directory, error) {
 }
 
 // SetPolicy puts a policy in force, on every host within the moment, or says why not.
-func (s *Server) SetPolicy(ctx context.Context, who, name string, text []byte) (CheckResult, error) {
+// With ifMatch it does so only while the policy in force is of that revision.
+func (s *Server) SetPolicy(ctx context.Context, who, name string, text []byte, ifMatch int64) (CheckResult, error) {
 	if len(s.c.Policy) > 0 {
 		return CheckResult{}, refuse(CodePolicy, "this hub takes its policy from %s: change that file and send tsshub serve a SIGHUP", s.c.PolicyName)
 	}
-	return s.setPolicy(ctx, who, name, text)
+	return s.setPolicy(ctx, who, name, text, ifMatch)
 }
 
 // Reload puts the text of the file that the hub was started with in force.
 func (s *Server) Reload(ctx context.Context, text []byte) error {
-	r, err := s.setPolicy(ctx, "hub (--policy)", s.c.PolicyName, text)
+	r, err := s.setPolicy(ctx, "hub (--policy)", s.c.PolicyName, text, 0)
 	if err != nil {
 		return err
 	}
@@ -132,24 +135,12 @@ func (s *Server) Reload(ctx context.Context, text []byte) error {
 	return nil
 }
 
-func (s *Server) setPolicy(ctx context.Context, who, name string, text []byte) (CheckResult, error) {
+func (s *Server) setPolicy(ctx context.Context, who, name string, text []byte, ifMatch int64) (CheckResult, error) {
 	r := s.CheckPolicy(name, text)
 	if !r.OK {
 		return r, nil
 	}
-	err := s.change(ctx, func(c *change) error {
-		if bytes.Equal(text, s.st.view.policy.Text()) {
-			r.Rev = s.st.policyRev
-			return nil
-		}
-		if err := c.put(&netmap.Policy{Header: netmap.Header{Kind: netmap.KindPolicy, ID: "policy"}, Text: string(text)}); err != nil {
-			return err
-		}
-		r.Rev = c.rev
-		return c.audit(audit.Entry{Kind: "policy.set", Who: who, Text: name, Extra: map[string]string{
-			"rev": fmt.Sprint(c.rev), "former": fmt.Sprint(s.st.policyRev), "bytes": fmt.Sprint(len(text)), "sha256": sum(text),
-		}})
-	})
-	s.drainAudit(ctx)
+	var err error
+	r.Rev, err = s.putPolicy(ctx, who, name, text, ifMatch)
 	return r, err
 }

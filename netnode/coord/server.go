@@ -189,6 +189,9 @@ func (s *Server) makeMesh(ctx context.Context) error {
 		if err := c.put(&netmap.Policy{Header: netmap.Header{Kind: netmap.KindPolicy, ID: "policy"}, Text: DefaultPolicy}); err != nil {
 			return err
 		}
+		if err := c.keepPolicy("hub", "what a new mesh begins with", DefaultPolicy); err != nil {
+			return err
+		}
 		return c.audit(audit.Entry{Kind: "mesh.create", Text: s.c.Mesh})
 	})
 }

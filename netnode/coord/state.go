@@ -32,6 +32,7 @@ type state struct {
 	policyRev int64
 	policyEnv *netmap.Envelope
 	view      *view
+	versions  []PolicyVersion // of the policy, oldest first, without their text
 }
 
 type logItem struct {
@@ -133,6 +134,10 @@ func read(c contents, key netmap.ControlKey, report func(error)) (*state, error)
 				continue
 			}
 			s.keys[o.id] = k
+		case kindVersion:
+			if err := s.readVersion(o); err != nil {
+				report(err)
+			}
 		default:
 			if err := s.readRecord(o, mesh, key.Public()); err != nil {
 				if o.kind == string(netmap.KindMesh) || o.kind == string(netmap.KindPolicy) || o.kind == string(netmap.KindRevocation) {

@@ -24,7 +24,7 @@ const openPolicy = `{"acls": [{"action": "accept", "src": ["autogroup:member"], 
 
 func setPolicy(t *testing.T, h *hub, text string) {
 	t.Helper()
-	r, err := h.SetPolicy(t.Context(), "test", "test.hujson", []byte(text))
+	r, err := h.SetPolicy(t.Context(), "test", "test.hujson", []byte(text), 0)
 	if err != nil || !r.OK {
 		t.Fatalf("policy not set: %v %v", err, r.Problems)
 	}
