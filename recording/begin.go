@@ -166,7 +166,7 @@ func (s *Spool) adopt(id string) (_ *Session, err error) {
 		return nil, errors.New("the description cannot be read")
 	}
 	x.meta, x.person, x.metaJSON = m, personOf(m), v.metaRaw
-	x.countersigned = v.report.Countersigned
+	x.countersigned = len(v.report.Countersignatures) > 0
 	at := v.resume()
 	size, err := x.w.f.Seek(0, io.SeekEnd)
 	if err != nil {

@@ -8,6 +8,12 @@ import (
 // NewStart is what the spool sends to a hub.
 var NewStart = newStart
 
+// WeakKeys and StartMessage are what verification stands on.
+var (
+	WeakKeys     = weakKeys
+	StartMessage = startMessage
+)
+
 // Rechain rewrites the block at off and makes every chain value after it anew, as
 // somebody without the key can. change gives the new payload; nil moves the wall clock.
 func Rechain(b []byte, off int64, change func([]byte) []byte) []byte {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -348,7 +349,7 @@ func TestHubCountersigns(t *testing.T) {
 			}
 			if asked == 3 { // a hub that signs something else
 				other := testMeta()
-				other.ID = "other"
+				other.ID, other.PublicKey = "other", priv.Public().(ed25519.PublicKey)
 				text, err := json.Marshal(other)
 				must(t, err)
 				return recording.Countersign(priv, recording.NewStart("other", text), time.Now())
@@ -363,8 +364,11 @@ func TestHubCountersigns(t *testing.T) {
 		time.Sleep(time.Minute)
 		must(t, x.Finish("closed", ""))
 		rep, _ := verified(t, filepath.Join(dir, x.ID(), "recording.tsr"))
-		if !rep.Countersigned || !bytes.Equal(rep.CountersignKey, priv.Public().(ed25519.PublicKey)) || asked != 4 {
-			t.Errorf("countersigned %v after asking %d times", rep.Countersigned, asked)
+		if _, ok := rep.CountersignedBy(priv.Public().(ed25519.PublicKey)); !ok || asked != 4 {
+			t.Errorf("countersigned by the hub: %v, after asking %d times", ok, asked)
+		}
+		if _, ok := rep.CountersignedBy(make([]byte, ed25519.PublicKeySize)); ok {
+			t.Error("countersigned by somebody else")
 		}
 		cancel()
 		must(t, <-done)
@@ -438,5 +442,41 @@ func BenchmarkBegin(b *testing.B) {
 		b.StopTimer()
 		must(b, x.Finish("closed", ""))
 		b.StartTimer()
+	}
+}
+
+// TestWeakKeysProveNothing makes signatures up for keys of small order, which the standard
+// library accepts, and wants none of them taken for a proof.
+func TestWeakKeysProveNothing(t *testing.T) {
+	sig := make([]byte, ed25519.SignatureSize)
+	sig[0] = 1 // R is the neutral element, S is 0
+	for _, weak := range recording.WeakKeys {
+		for _, sign := range []byte{0, 0x80} {
+			key, err := hex.DecodeString(weak)
+			must(t, err)
+			key[31] |= sign
+			m := testMeta()
+			m.ID, m.PublicKey = "weak", key
+			text, err := json.Marshal(m)
+			must(t, err)
+			start := recording.NewStart("weak", text)
+			forged := false
+			for i := range int64(200) {
+				c := recording.Countersignature{Key: key, Time: time.UnixMicro(i), Signature: sig}
+				forged = forged || ed25519.Verify(key, recording.StartMessage(start.MetaSHA256, c.Time), sig)
+				if c.Valid(start) {
+					t.Fatalf("%x at %d: a made-up signature counts", key, i)
+				}
+			}
+			// The encodings that are not canonical are not even read by some libraries.
+			if !forged && weak[:2] != "ed" && weak[:2] != "ee" && !(sign != 0 && (weak[:2] == "01" || weak[:2] == "ec")) {
+				t.Errorf("%x: no signature could be made up, so the key is not weak", key)
+			}
+			_, priv, err := ed25519.GenerateKey(nil)
+			must(t, err)
+			if _, err := recording.Countersign(priv, start, time.Now()); err == nil {
+				t.Errorf("%x: a hub countersigned a recording with a key that proves nothing", key)
+			}
+		}
 	}
 }

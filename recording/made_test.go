@@ -242,7 +242,7 @@ func TestCountersignature(t *testing.T) {
 	_, priv, err := ed25519.GenerateKey(nil)
 	must(t, err)
 	meta := testMeta()
-	meta.ID = "x"
+	meta.ID, meta.PublicKey = "x", priv.Public().(ed25519.PublicKey)
 	text, err := json.Marshal(meta)
 	must(t, err)
 	start := recording.NewStart("x", text)

@@ -5,9 +5,11 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -54,8 +56,7 @@ func checkCheckpoint(h header, prev [32]byte, key ed25519.PublicKey, payload []b
 	next = append(next, payload[:ed25519.PublicKeySize]...)
 	h.sum = 0
 	head := h.encode()
-	ok = len(key) == ed25519.PublicKeySize &&
-		ed25519.Verify(key, checkpointMessage(prev, head[:signedSize], next), payload[ed25519.PublicKeySize:])
+	ok = usableKey(key) && ed25519.Verify(key, checkpointMessage(prev, head[:signedSize], next), payload[ed25519.PublicKeySize:])
 	return next, ok
 }
 
@@ -93,7 +94,7 @@ func Countersign(key crypto.Signer, s Start, at time.Time) (Countersignature, er
 	}
 	sum := sha256.Sum256(s.Meta)
 	var m Meta
-	if err := json.Unmarshal(s.Meta, &m); err != nil || m.ID != s.ID || string(sum[:]) != string(s.MetaSHA256) {
+	if err := json.Unmarshal(s.Meta, &m); err != nil || m.ID != s.ID || string(sum[:]) != string(s.MetaSHA256) || !usableKey(m.PublicKey) {
 		return Countersignature{}, fmt.Errorf("recording: countersign %q: the start does not describe itself", s.ID)
 	}
 	sig, err := key.Sign(nil, startMessage(sum[:], at), crypto.Hash(0))
@@ -110,5 +111,27 @@ func (c Countersignature) Valid(s Start) bool {
 }
 
 func (c Countersignature) valid(sum [32]byte) bool {
-	return len(c.Key) == ed25519.PublicKeySize && ed25519.Verify(c.Key, startMessage(sum[:], c.Time), c.Signature)
+	return usableKey(c.Key) && ed25519.Verify(c.Key, startMessage(sum[:], c.Time), c.Signature)
+}
+
+// weakKeys are the points of small order, canonical and not, without their sign bit: a
+// signature "by" one of them can be made up by anyone, so such a key proves nothing.
+var weakKeys = [...]string{
+	"0000000000000000000000000000000000000000000000000000000000000000",
+	"0100000000000000000000000000000000000000000000000000000000000000",
+	"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+	"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+	"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+	"edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+	"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+}
+
+// usableKey reports whether a signature by the key can mean anything.
+func usableKey(key []byte) bool {
+	if len(key) != ed25519.PublicKeySize {
+		return false
+	}
+	k := [ed25519.PublicKeySize]byte(key)
+	k[len(k)-1] &^= 0x80
+	return !slices.Contains(weakKeys[:], hex.EncodeToString(k[:]))
 }

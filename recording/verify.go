@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -30,12 +31,24 @@ type Report struct {
 	Complete bool
 	// SelfAttested: made by a host that could not protect it from the person recorded.
 	SelfAttested bool
-	// Countersigned: a hub signed that it began; with CountersignKey, at CountersignTime.
-	Countersigned   bool
-	CountersignKey  []byte
-	CountersignTime time.Time
-	Frames, Events  int
+	// Countersignatures say that the recording began, each by the key it names. Whose keys
+	// these are is for the caller to know: see CountersignedBy.
+	Countersignatures []Countersignature
+	Frames, Events    int
 }
+
+// CountersignedBy finds the countersignature of one of the keys.
+func (r Report) CountersignedBy(keys ...ed25519.PublicKey) (Countersignature, bool) {
+	for _, c := range r.Countersignatures {
+		if slices.ContainsFunc(keys, func(k ed25519.PublicKey) bool { return bytes.Equal(k, c.Key) }) {
+			return c, true
+		}
+	}
+	return Countersignature{}, false
+}
+
+// maxCountersignatures bounds how many a report holds; a recording has one.
+const maxCountersignatures = 8
 
 // maxProblems keeps a report readable: a file from nowhere has one a block.
 const maxProblems = 20
@@ -330,7 +343,9 @@ func (v *Verifier) countersignature(payload []byte) error {
 	if err := json.Unmarshal(payload, &c); err != nil || !c.valid(v.metaSum) {
 		return v.problem("the hub's signature of the start does not fit")
 	}
-	v.report.Countersigned, v.report.CountersignKey, v.report.CountersignTime = true, c.Key, c.Time
+	if len(v.report.Countersignatures) < maxCountersignatures {
+		v.report.Countersignatures = append(v.report.Countersignatures, c)
+	}
 	return nil
 }
 

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"crypto/ed25519"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -171,21 +174,41 @@ func playRaw(tr track, opt playOptions, w io.Writer, timed bool) error {
 	}
 }
 
-// verifyCommand is `tssh verify FILE [--json]`.
-func verifyCommand(args []string, stdout, stderr io.Writer) int {
+// verifyCommand is `tssh verify FILE [--json] [--hub-key KEY]`. The keys are those of the
+// mesh's hub, when a node here knows them; --hub-key takes their place.
+func verifyCommand(args []string, keys []ed25519.PublicKey, stdout, stderr io.Writer) int {
 	fs := flag.NewFlagSet("tssh verify", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	asJSON := fs.Bool("json", false, "print JSON")
+	given := fs.String("hub-key", "", "the key of the hub that must have countersigned the beginning")
 	file, ok := oneFile(fs, args, stderr)
 	if !ok {
 		return 2
 	}
-	return verifyFile(file, *asJSON, stdout, stderr)
+	if *given != "" {
+		key, err := parseHubKey(*given)
+		if err != nil {
+			fmt.Fprintf(stderr, "tssh: error: %v\n", err)
+			return 2
+		}
+		keys = []ed25519.PublicKey{key}
+	}
+	return verifyFile(file, keys, *asJSON, stdout, stderr)
+}
+
+// parseHubKey reads a key as `tsshub status` and join tokens have it, or in hex.
+func parseHubKey(s string) (ed25519.PublicKey, error) {
+	for _, decode := range []func(string) ([]byte, error){base64.StdEncoding.DecodeString, base64.RawURLEncoding.DecodeString, hex.DecodeString} {
+		if b, err := decode(s); err == nil && len(b) == ed25519.PublicKeySize {
+			return b, nil
+		}
+	}
+	return nil, fmt.Errorf("%q is not a hub's key", printable(s))
 }
 
 // verifyFile says whether a recording is whole and as it was made: exit status 0, or
 // 1 with the seconds at which it is not.
-func verifyFile(path string, asJSON bool, stdout, stderr io.Writer) int {
+func verifyFile(path string, keys []ed25519.PublicKey, asJSON bool, stdout, stderr io.Writer) int {
 	f, err := os.Open(path)
 	if err != nil {
 		fmt.Fprintf(stderr, "tssh: error: %v\n", err)
@@ -197,11 +220,12 @@ func verifyFile(path string, asJSON bool, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "tssh: error: %s: %v\n", path, err)
 		return 1
 	}
-	good := len(rep.Problems) == 0 && rep.Complete
+	witness := witnessOf(rep, keys)
+	good := len(rep.Problems) == 0 && rep.Complete && witness != witnessOther
 	if asJSON {
-		err = json.NewEncoder(stdout).Encode(verifyJSON(rep, good))
+		err = json.NewEncoder(stdout).Encode(verifyJSON(rep, witness, good))
 	} else {
-		_, err = io.WriteString(stdout, verifyWords(rep, good))
+		_, err = io.WriteString(stdout, verifyWords(rep, witness, good))
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "tssh: error: %v\n", err)
@@ -211,6 +235,27 @@ func verifyFile(path string, asJSON bool, stdout, stderr io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+// What is known of who countersigned the beginning of a recording.
+const (
+	witnessNone    = "none"         // nobody did
+	witnessHub     = "hub"          // the hub whose key is known
+	witnessOther   = "other"        // somebody, and not that hub
+	witnessUnknown = "not-compared" // somebody, and no hub's key is known here
+)
+
+func witnessOf(rep recording.Report, keys []ed25519.PublicKey) string {
+	if len(rep.Countersignatures) == 0 {
+		return witnessNone
+	}
+	if len(keys) == 0 {
+		return witnessUnknown
+	}
+	if _, ok := rep.CountersignedBy(keys...); ok {
+		return witnessHub
+	}
+	return witnessOther
 }
 
 type verifyResult struct {
@@ -224,26 +269,26 @@ type verifyResult struct {
 	ProvenUntil    float64    `json:"proven_until"`
 	Complete       bool       `json:"complete"`
 	SelfAttested   bool       `json:"self_attested"`
-	Countersigned  bool       `json:"countersigned"`
+	Countersigned  string     `json:"countersigned"` // none, hub, other or not-compared
 	CountersignKey []byte     `json:"countersign_key,omitempty"`
 	CountersignAt  *time.Time `json:"countersign_time,omitempty"`
 	Problems       []string   `json:"problems"`
 }
 
-func verifyJSON(rep recording.Report, good bool) verifyResult {
+func verifyJSON(rep recording.Report, witness string, good bool) verifyResult {
 	v := verifyResult{
 		OK: good, ID: rep.ID, Host: rep.Meta.Host, Who: who(rep.Meta), LocalUser: rep.Meta.LocalUser, Start: rep.Meta.Start,
 		Seconds: rep.Ends.Seconds(), ProvenUntil: rep.ProvenUntil.Seconds(), Complete: rep.Complete,
-		SelfAttested: rep.SelfAttested, Countersigned: rep.Countersigned, CountersignKey: rep.CountersignKey,
+		SelfAttested: rep.SelfAttested, Countersigned: witness,
 		Problems: append([]string{}, rep.Problems...),
 	}
-	if rep.Countersigned {
-		v.CountersignAt = &rep.CountersignTime
+	if len(rep.Countersignatures) > 0 {
+		v.CountersignKey, v.CountersignAt = rep.Countersignatures[0].Key, &rep.Countersignatures[0].Time
 	}
 	return v
 }
 
-func verifyWords(rep recording.Report, good bool) string {
+func verifyWords(rep recording.Report, witness string, good bool) string {
 	var b strings.Builder
 	m := rep.Meta
 	fmt.Fprintf(&b, "recording %s: %s as %s on %s, %s, %s long\n", printable(rep.ID), printable(who(m)), printable(m.LocalUser),
@@ -251,23 +296,43 @@ func verifyWords(rep recording.Report, good bool) string {
 	for _, p := range rep.Problems {
 		fmt.Fprintf(&b, "problem at %s\n", printable(p))
 	}
+	var signed recording.Countersignature
+	at, key := "", ""
+	if len(rep.Countersignatures) > 0 {
+		signed = rep.Countersignatures[0]
+		at, key = signed.Time.UTC().Format("2006-01-02 15:04:05 UTC"), base64.StdEncoding.EncodeToString(signed.Key)
+	}
+	if witness == witnessOther {
+		fmt.Fprintf(&b, "problem: its start was countersigned by %s, which is not the key of this mesh's hub (--hub-key KEY for one from another mesh)\n", key)
+	}
 	switch {
 	case good:
 		fmt.Fprintf(&b, "ok: whole, in order and signed to its end\n")
+	case witness == witnessOther:
+		fmt.Fprintf(&b, "not ok: nothing is proven about where it comes from\n")
 	default:
 		fmt.Fprintf(&b, "not ok: proven until %s\n", recording.Clock(rep.ProvenUntil))
 	}
-	switch {
-	case rep.Countersigned:
-		fmt.Fprintf(&b, "its start was countersigned at %s by the hub with key %x\n", rep.CountersignTime.UTC().Format("2006-01-02 15:04:05 UTC"), rep.CountersignKey)
-	default:
+	switch witness {
+	case witnessNone:
 		fmt.Fprintf(&b, "note: no hub countersigned its start, so it proves nothing against root of the host itself\n")
+	case witnessHub:
+		fmt.Fprintf(&b, "its start was countersigned by the hub at %s\n", at)
+	case witnessUnknown:
+		fmt.Fprintf(&b, "note: its start was countersigned at %s by %s; no hub's key is known here to compare with (--hub-key KEY)\n", at, key)
+	}
+	if late := signed.Time.Sub(m.Start); witness != witnessNone && late > lateWitness {
+		fmt.Fprintf(&b, "note: that was %s after it began; until then only the host vouches for it\n", late.Round(time.Second))
 	}
 	if rep.SelfAttested {
 		fmt.Fprintf(&b, "note: self-attested: the person recorded could have altered it before it left the host\n")
 	}
 	return b.String()
 }
+
+// lateWitness is how long after the beginning a countersignature is worth a note: the hub
+// was away, or the recording was made afterwards.
+const lateWitness = 5 * time.Minute
 
 // who is the person recorded, or the machine.
 func who(m recording.Meta) string {

@@ -2,6 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"crypto/ed25519"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -259,7 +263,7 @@ func onlyOurs(t *testing.T, b []byte) {
 func TestVerifyCommand(t *testing.T) {
 	file := makeRecording(t, true)
 	var out, stderr bytes.Buffer
-	if status := verifyCommand([]string{file}, &out, &stderr); status != 0 || !strings.Contains(out.String(), "ok: whole") || stderr.Len() > 0 {
+	if status := verifyCommand([]string{file}, nil, &out, &stderr); status != 0 || !strings.Contains(out.String(), "ok: whole") || stderr.Len() > 0 {
 		t.Errorf("status %d %q %q", status, out.String(), stderr.String())
 	}
 	if strings.ContainsAny(out.String(), "\x1b\x07") {
@@ -275,7 +279,7 @@ func TestVerifyCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	out.Reset()
-	if status := verifyCommand([]string{"--json", bad}, &out, &stderr); status != 1 {
+	if status := verifyCommand([]string{"--json", bad}, nil, &out, &stderr); status != 1 {
 		t.Errorf("status %d", status)
 	}
 	var v verifyResult
@@ -283,13 +287,89 @@ func TestVerifyCommand(t *testing.T) {
 		t.Errorf("%v %+v", err, v)
 	}
 	out.Reset()
-	if status := verifyCommand([]string{bad}, &out, &stderr); status != 1 || !strings.Contains(out.String(), "problem at 0:00:0") || !strings.Contains(out.String(), "not ok: proven until") {
+	if status := verifyCommand([]string{bad}, nil, &out, &stderr); status != 1 || !strings.Contains(out.String(), "problem at 0:00:0") || !strings.Contains(out.String(), "not ok: proven until") {
 		t.Errorf("status %d %q", status, out.String())
 	}
 	for _, args := range [][]string{{}, {filepath.Join(t.TempDir(), "none")}, {os.DevNull}} {
 		stderr.Reset()
-		if status := verifyCommand(args, &out, &stderr); status == 0 || !strings.Contains(stderr.String(), "tssh: error: ") {
+		if status := verifyCommand(args, nil, &out, &stderr); status == 0 || !strings.Contains(stderr.String(), "tssh: error: ") {
 			t.Errorf("%q: status %d, %q", args, status, stderr.String())
 		}
+	}
+}
+
+// TestVerifyWitness is about whose key countersigned the beginning.
+func TestVerifyWitness(t *testing.T) {
+	hub, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, _, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	late := time.Duration(0)
+	s, err := recording.OpenSpool(recording.SpoolConfig{Dir: dir, Countersign: func(_ context.Context, st recording.Start) (recording.Countersignature, error) {
+		return recording.Countersign(key, st, time.Now().Add(late))
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	signed := func() string {
+		x, err := s.Begin(recording.Meta{Host: "web", Login: "alice@example.com", LocalUser: "deploy", SrcID: "n"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(dir, x.ID(), "recording.tsr")
+		for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			f, err := os.Open(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rep, err := recording.Verify(f)
+			f.Close()
+			if err == nil && len(rep.Countersignatures) == 1 {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("not countersigned: %+v %v", rep, err)
+			}
+		}
+		if err := x.Finish("closed", ""); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	file := signed()
+	late = time.Hour
+	lateFile := signed()
+	for _, c := range []struct {
+		args   []string
+		keys   []ed25519.PublicKey
+		status int
+		want   string
+	}{
+		{[]string{file}, []ed25519.PublicKey{hub}, 0, "its start was countersigned by the hub at "},
+		{[]string{file}, []ed25519.PublicKey{other, hub}, 0, "its start was countersigned by the hub at "},
+		{[]string{file}, nil, 0, "no hub's key is known here to compare with"},
+		{[]string{file}, []ed25519.PublicKey{other}, 1, "which is not the key of this mesh's hub"},
+		{[]string{file}, []ed25519.PublicKey{make([]byte, 32)}, 1, "not ok: nothing is proven about where it comes from"},
+		{[]string{file, "--hub-key", base64.RawURLEncoding.EncodeToString(hub)}, []ed25519.PublicKey{other}, 0, "by the hub at "},
+		{[]string{file, "--hub-key", hex.EncodeToString(other)}, []ed25519.PublicKey{hub}, 1, "which is not the key"},
+		{[]string{lateFile}, []ed25519.PublicKey{hub}, 0, "note: that was 1h0m0s after it began"},
+	} {
+		var out, errs bytes.Buffer
+		if status := verifyCommand(c.args, c.keys, &out, &errs); status != c.status || !strings.Contains(out.String(), c.want) {
+			t.Errorf("%v: status %d, want %d and %q:\n%s%s", c.args[1:], status, c.status, c.want, &out, &errs)
+		}
+	}
+	var out, errs bytes.Buffer
+	if status := verifyCommand([]string{file, "--hub-key", "x"}, nil, &out, &errs); status != 2 || !strings.Contains(errs.String(), `"x" is not a hub's key`) {
+		t.Errorf("status %d: %s", status, &errs)
 	}
 }

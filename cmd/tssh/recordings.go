@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -182,7 +183,7 @@ func (a *app) recording(ctx context.Context, verb string, args []string) (int, e
 	args = append([]string(nil), args...)
 	for i := 0; i < len(args); i++ {
 		s := args[i]
-		if s == "--speed" || s == "-speed" || s == "--idle" || s == "-idle" {
+		if s == "--speed" || s == "-speed" || s == "--idle" || s == "-idle" || s == "--hub-key" || s == "-hub-key" {
 			i++ // its value
 			continue
 		}
@@ -207,7 +208,20 @@ func (a *app) recording(ctx context.Context, verb string, args []string) (int, e
 	if verb == "play" {
 		return playCommand(args, a.in, a.outFile, a.err), nil
 	}
-	return verifyCommand(args, a.out, a.err), nil
+	return verifyCommand(args, a.hubKeys(ctx), a.out, a.err), nil
+}
+
+// hubKeys is the key of the mesh's hub, when a node that runs here knows it.
+func (a *app) hubKeys(ctx context.Context) []ed25519.PublicKey {
+	_, st, err := a.node(ctx, false)
+	if err != nil {
+		return nil
+	}
+	key, err := parseHubKey(st.HubKey)
+	if err != nil {
+		return nil
+	}
+	return []ed25519.PublicKey{key}
 }
 
 // fetchTo writes a recording to a new file; what there was under the name stays until it is whole.

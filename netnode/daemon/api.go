@@ -43,7 +43,7 @@ func (d *Daemon) status(context.Context) (localapi.Status, error) {
 	default:
 		s.State = localapi.StateConnecting
 	}
-	s.Mesh, s.Hub = st.Mesh, st.Hub
+	s.Mesh, s.Hub, s.HubKey = st.Mesh, st.Hub, st.Pin.String()
 	s.Self.ID, s.Self.Name = st.NodeID, st.Name
 	if m == nil {
 		return s, nil

@@ -58,6 +58,7 @@ type Status struct {
 	Version   string `json:"version"`
 	Mesh      string `json:"mesh,omitempty"`
 	Hub       string `json:"hub,omitempty"`       // host:port of the coordination server
+	HubKey    string `json:"hub_key,omitempty"`   // its Ed25519 key, base64: the pin
 	HubOnline bool   `json:"hub_online"`          // its stream is open
 	Revision  int64  `json:"revision,omitempty"`  // of the netmap in force
 	Problem   string `json:"problem,omitempty"`   // one line: what is wrong, if anything

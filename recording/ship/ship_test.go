@@ -390,7 +390,7 @@ func TestTheReceiverBelievesNobody(t *testing.T) {
 func TestCountersign(t *testing.T) {
 	r := newRecorder(t)
 	h := newHost(t, r)
-	m, err := json.Marshal(recording.Meta{Version: 1, ID: "20260101-000000-aaaaaaaaaaaaaaaa", HostID: "n-web", PublicKey: make([]byte, 32)})
+	m, err := json.Marshal(recording.Meta{Version: 1, ID: "20260101-000000-aaaaaaaaaaaaaaaa", HostID: "n-web", PublicKey: r.key.Public().(ed25519.PublicKey)})
 	if err != nil {
 		t.Fatal(err)
 	}
