@@ -14,6 +14,9 @@ var (
 	StartMessage = startMessage
 )
 
+// OnSync puts fn in the place of what makes the journal durable.
+func OnSync(j *Journal, fn func() error) { j.sync = fn }
+
 // Rechain rewrites the block at off and makes every chain value after it anew, as
 // somebody without the key can. change gives the new payload; nil moves the wall clock.
 func Rechain(b []byte, off int64, change func([]byte) []byte) []byte {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"os"
 	"sync"
 	"time"
 )
@@ -47,13 +48,41 @@ type Journal struct {
 	last int64         // microseconds of the last event
 	buf  []byte
 	err  error
+
+	sync     func() error // makes w durable; nil when w is no file
+	unsynced bool         // something was appended since the last Sync
 }
 
 // NewJournal writes to w. Start is the wall clock time at which the recording began;
 // from here on time is counted by the monotonic clock.
 func NewJournal(w io.Writer, start time.Time) *Journal {
 	now := time.Now()
-	return &Journal{w: w, t0: now, base: max(0, now.Round(0).Sub(start.Round(0)))}
+	j := &Journal{w: w, t0: now, base: max(0, now.Round(0).Sub(start.Round(0)))}
+	if f, ok := w.(*os.File); ok {
+		j.sync = func() error { return datasync(f) }
+	}
+	return j
+}
+
+// Sync makes what was appended durable. The spool does that for journals it reads; this
+// is for the time when nobody reads. Appending goes on meanwhile.
+func (j *Journal) Sync() error {
+	j.mu.Lock()
+	due := j.unsynced && j.err == nil && j.sync != nil
+	j.unsynced = false
+	j.mu.Unlock()
+	if !due {
+		return j.Err()
+	}
+	if err := j.sync(); err != nil {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		if j.err == nil {
+			j.err = fmt.Errorf("recording: journal: %w", err)
+		}
+		return j.err
+	}
+	return nil
 }
 
 // Append adds one event, or several of the same kind where data is longer than
@@ -80,6 +109,7 @@ func (j *Journal) appendLocked(ch uint32, k Kind, data []byte) error {
 	j.last = max(j.last, (j.base + time.Since(j.t0)).Microseconds())
 	j.buf = appendJournalRecord(j.buf[:0], j.last, ch, k, data)
 	n, err := j.w.Write(j.buf)
+	j.unsynced = true
 	if err == nil && n != len(j.buf) {
 		err = io.ErrShortWrite
 	}

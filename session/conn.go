@@ -455,6 +455,7 @@ func (c *conn) lost() {
 	go func() { // ends with a monitor, or with the connection
 		ctx, cancel := context.WithTimeout(c.ctx, c.welcome.Linger)
 		defer cancel()
+		go keepDurable(ctx, c.journal.Sync, c.recorded) // ends with ctx
 		err := c.mon.resume(ctx, g.Socket, control.ResumeMsg{Version: control.Version, ID: g.ID, Token: g.Token})
 		var no errRefused
 		switch {
@@ -465,6 +466,26 @@ func (c *conn) lost() {
 			c.stop(ended{causeShutdown, "the tssh daemon of this host stopped and did not come back"})
 		}
 	}()
+}
+
+// durableEvery is how old what the journal holds may get while no monitor makes it durable.
+const durableEvery = 2 * time.Second
+
+// keepDurable does what the monitor does while it is there: what clients have received is
+// on the disk a moment later, so that a power loss takes no more than that.
+func keepDurable(ctx context.Context, sync func() error, failed func(error) error) {
+	tick := time.NewTicker(durableEvery)
+	defer tick.Stop()
+	for {
+		if failed(sync()) != nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // finish waits for what was served, kills what was revoked, and says the last words to
