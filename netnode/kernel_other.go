@@ -18,5 +18,10 @@ func newKernel(cfg Config, _ func(netip.Addr) bool) (*kernel, error) {
 
 func (k *kernel) device() tun.Device { return k.userspace }
 
+// TryTUN has no TUN to try.
+func TryTUN(name string) error {
+	return fmt.Errorf("netnode: TUN %q: kernel TUNs are for Linux only; run in userspace", name)
+}
+
 // Uninstall has nothing to take away here.
 func Uninstall(tun, runDir string) error { return nil }

@@ -28,22 +28,9 @@ func attachTUN(name string, log *slog.Logger) (*tunPort, error) {
 	if err != nil || name == "" || strings.ContainsAny(name, "%/ ") {
 		return nil, fmt.Errorf("netnode: TUN %q: not an interface name", name)
 	}
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	fd, err := setTUN(name, ifr)
 	if err != nil {
-		return nil, fmt.Errorf("netnode: TUN %q: open /dev/net/tun: %w", name, err)
-	}
-	ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
-		unix.Close(fd)
-		switch {
-		case errors.Is(err, unix.EBUSY):
-			return nil, fmt.Errorf("netnode: TUN %q is in use by %s: %w", name, tunUser(name), err)
-		case errors.Is(err, unix.EPERM):
-			return nil, fmt.Errorf("netnode: TUN %q: root is needed, or run in userspace: %w", name, err)
-		case errors.Is(err, unix.EINVAL):
-			return nil, fmt.Errorf("netnode: %q is an interface of another kind; choose another name: %w", name, err)
-		}
-		return nil, fmt.Errorf("netnode: TUN %q: %w", name, err)
+		return nil, err
 	}
 	// The owner comes first: a persistent TUN without one is anybody's while nobody is attached.
 	err = unix.IoctlSetInt(fd, unix.TUNSETOWNER, 0)
@@ -60,6 +47,42 @@ func attachTUN(name string, log *slog.Logger) (*tunPort, error) {
 		return nil, fmt.Errorf("netnode: TUN %q: %w", name, err)
 	}
 	return &tunPort{dev, fd, log}, nil
+}
+
+// setTUN attaches a descriptor to the TUN, which is there from then on.
+func setTUN(name string, ifr *unix.Ifreq) (fd int, err error) {
+	fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("netnode: TUN %q: open /dev/net/tun: %w", name, err)
+	}
+	ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
+		unix.Close(fd)
+		switch {
+		case errors.Is(err, unix.EBUSY):
+			return -1, fmt.Errorf("netnode: TUN %q is in use by %s: %w", name, tunUser(name), err)
+		case errors.Is(err, unix.EPERM):
+			return -1, fmt.Errorf("netnode: TUN %q: root is needed, or run in userspace: %w", name, err)
+		case errors.Is(err, unix.EINVAL):
+			return -1, fmt.Errorf("netnode: %q is an interface of another kind; choose another name: %w", name, err)
+		}
+		return -1, fmt.Errorf("netnode: TUN %q: %w", name, err)
+	}
+	return fd, nil
+}
+
+// TryTUN reports why the TUN could not be had, and leaves things as they are: one that is
+// not there yet goes again.
+func TryTUN(name string) error {
+	ifr, err := unix.NewIfreq(name)
+	if err != nil || name == "" || strings.ContainsAny(name, "%/ ") {
+		return fmt.Errorf("netnode: TUN %q: not an interface name", name)
+	}
+	fd, err := setTUN(name, ifr)
+	if err != nil {
+		return err
+	}
+	return unix.Close(fd)
 }
 
 // Read does not let a packet that cannot be taken apart end the device: WireGuard closes

@@ -150,7 +150,7 @@ func run(f runFlags, stdin io.Reader, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := free(f.udpPort); err != nil {
+	if err := available(f); err != nil {
 		return err
 	}
 	keys, err := loadHostKeys(f.state)
@@ -189,21 +189,57 @@ func run(f runFlags, stdin io.Reader, stderr io.Writer) error {
 	return err
 }
 
-// free reports a UDP port that another program has, before a join key is spent. A daemon
-// that is just ending gets a moment to let go of it.
-func free(port int) error {
+// grace is how long a start waits for a daemon that is just ending.
+const grace = 3 * time.Second
+
+// available reports what another program has of that which a daemon needs, before a join
+// key is spent: the state folder first, because then the rest is taken for the same reason.
+func available(f runFlags) error {
+	deadline := time.Now().Add(grace)
+	for _, try := range []func() error{
+		func() error {
+			unlock, err := lock(f.state)
+			if errors.Is(err, os.ErrNotExist) {
+				return nil
+			}
+			if err == nil {
+				unlock()
+			}
+			return err
+		},
+		func() error { return tryPort(f.udpPort) },
+		func() error { return tryTUN(f.tun) },
+	} {
+		err := try()
+		for ; err != nil && time.Now().Before(deadline); err = try() {
+			time.Sleep(100 * time.Millisecond)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func tryPort(port int) error {
 	if port == 0 {
 		return nil
 	}
-	for deadline := time.Now().Add(3 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		c, err := net.ListenPacket("udp", fmt.Sprintf(":%d", port))
-		if err == nil {
-			return c.Close()
-		}
-		if time.Now().After(deadline) {
-			return fail("UDP port %d is taken by another program", port).hint("choose another one with --udp-port, or 0 for any").because(err)
-		}
+	c, err := net.ListenPacket("udp", fmt.Sprintf(":%d", port))
+	if err != nil {
+		return fail("UDP port %d is taken by another program", port).hint("choose another one with --udp-port, or 0 for any").because(err)
 	}
+	return c.Close()
+}
+
+func tryTUN(name string) error {
+	if name == "" {
+		return nil
+	}
+	if err := netnode.TryTUN(name); err != nil {
+		return fail("%s", strings.TrimPrefix(err.Error(), "netnode: ")).hint("choose another device with --tun, or none with --userspace")
+	}
+	return nil
 }
 
 // lock keeps a second daemon out of the state folder. The lock is on the folder itself,
