@@ -273,3 +273,71 @@ func TestDiskFullWhileRecording(t *testing.T) {
 		t.Error(r)
 	}
 }
+
+// TestUninstallLeavesNothing compares the host before the first join and after uninstall.
+func TestUninstallLeavesNothing(t *testing.T) {
+	m := theMesh(t)
+	h, err := m.lab.AddHost("leaver")
+	if err != nil {
+		t.Fatal(err)
+	}
+	look := func() string {
+		t.Helper()
+		var all strings.Builder
+		for _, c := range [][]string{{"ip", "-o", "link"}, {"ip", "rule"}, {"ip", "-6", "rule"}, {"ip", "route", "show", "table", "all"}, {"ip", "-6", "route", "show", "table", "all"}, {"cat", "/proc/mounts"}, {"find", "/run"}} {
+			r := h.Run(c[0], c[1:]...)
+			if r.Status != 0 {
+				t.Fatal(r)
+			}
+			all.WriteString(strings.Join(c, " ") + "\n")
+			for line := range strings.Lines(r.Stdout) {
+				if !strings.Contains(line, "eth0") { // still getting its addresses
+					all.WriteString(line)
+				}
+			}
+		}
+		return all.String()
+	}
+	was := look()
+	token, err := m.hub.Token("tag:web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := h.Path("state")
+	p, err := joinOnce(h, state, token, "leaver")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if look() == was {
+		t.Fatal("this test sees nothing of what a node makes")
+	}
+	if r := h.Run("tsshd", "uninstall", "--state", state); r.Status != 1 || !strings.Contains(r.Stderr, "another tsshd uses the state folder") {
+		t.Errorf("while it runs: %v", r)
+	}
+	p.Stop()
+	if r := h.Run("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "tsshd", "uninstall", "--state", state); r.Status != 1 || !strings.Contains(r.Stderr, "needs root") {
+		t.Errorf("without root: %v", r)
+	}
+	if r := h.Run("tsshd", "uninstall", "--state", h.Path("."), "--purge"); r.Status != 1 || !strings.Contains(r.Stderr, "is not the state folder of a node") {
+		t.Errorf("with a folder that is not a node's: %v", r)
+	}
+	if r := h.Run("tsshd", "uninstall", "--state", state); r.Status != 0 || !strings.Contains(r.Stdout, "stays (--purge removes it)") {
+		t.Errorf("%v", r)
+	}
+	if is := look(); is != was {
+		t.Errorf("left behind\nbefore:\n%s\nafter:\n%s", was, is)
+	}
+	if p, err = joinOnce(h, state, token, "leaver"); err != nil {
+		t.Fatalf("the same state again: %v", err)
+	}
+	p.Kill()
+	if r := h.Run("tsshd", "uninstall", "--state", state, "--purge"); r.Status != 0 || tree(t, state) != "" {
+		t.Errorf("%v", r)
+	}
+	if is := look(); is != was {
+		t.Errorf("left behind after kill -9\nbefore:\n%s\nafter:\n%s", was, is)
+	}
+	if r := m.hub.Admin("node", "remove", "leaver"); r.Status != 0 {
+		t.Error(r)
+	}
+}
