@@ -69,13 +69,21 @@ func bench(bin string, mib, rounds, logins, sessions int) (err error) {
 		return err
 	}
 	fmt.Printf("| what | tsshd | OpenSSH sshd | ratio |\n|---|---|---|---|\n")
+	b.idle("memory, daemon idle")
 	if err := b.logins(logins); err != nil {
 		return err
 	}
 	if err := b.copies(mib, rounds); err != nil {
 		return err
 	}
+	time.Sleep(30 * time.Second) // until memory is given back
+	b.idle("memory, daemon half a minute after the copies")
 	return b.memory(sessions)
+}
+
+func (b *bed) idle(what string) {
+	p := pair{[]float64{pss(b.web.Proc.PID())}, []float64{pss(b.sshd.PID())}}
+	p.row(what, "MiB")
 }
 
 func (b *bed) setUp(l *lab.Lab) error {
@@ -206,8 +214,6 @@ func (b *bed) copies(mib, rounds int) error {
 }
 
 func (b *bed) memory(n int) error {
-	idle := pair{[]float64{pss(b.web.Proc.PID())}, []float64{pss(b.sshd.PID())}}
-	idle.row("memory, daemon idle", "MiB")
 	for _, count := range []int{1, n} {
 		var p pair
 		for _, x := range []struct {

@@ -197,6 +197,7 @@ func (d *Daemon) poke() {
 // after its last goroutine.
 func (d *Daemon) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
+	go breathe(ctx) // ends with ctx
 	var api chan error
 	if d.cfg.Socket != "" {
 		api = make(chan error, 1)
