@@ -2,7 +2,7 @@
 // them: a hub, nodes with tsshd, and stock clients. The end-to-end tests, the
 // benchmarks and the demo stand on it.
 //
-//	namespace P-sw: bridge 198.18.x.0/24
+//	namespace P-sw: bridge 198.18.x.0/24, 2001:db8:x::/64
 //	  |veth          |veth          |veth
 //	P-hub          P-web          P-laptop        each: own /run, /etc/passwd, /var/log
 //	tsshub         tsshd, sshd    tsshd, ssh

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -22,12 +23,17 @@ type Lab struct {
 	Bin    string // where tssh, tsshd and tsshub are
 	Kernel bool   // hosts are namespaces; otherwise folders
 
-	prefix string
-	third  int
-	mu     sync.Mutex
-	hosts  []*Host
-	procs  []*Proc
+	prefix  string
+	net     *segment // the switch all is on in the end, the lab's Internet
+	mu      sync.Mutex
+	hosts   []*Host
+	routers []*Router
+	wires   []*Wire
+	procs   []*Proc
 }
+
+// labs counts the labs of this process, for names.
+var labs atomic.Int32
 
 // Account is one account of a host, with a home folder of its own.
 type Account struct {
@@ -37,62 +43,77 @@ type Account struct {
 
 // Host is one computer of the lab.
 type Host struct {
-	Name string
-	Addr netip.Addr // on the switch; loopback when hosts are folders
-	Dir  string
+	Name  string
+	Addr  netip.Addr // in its network; loopback when hosts are folders
+	Addr6 netip.Addr // invalid: none
+	Dir   string
 
 	lab    *Lab
+	seg    *segment
 	ns     string
 	holder *exec.Cmd
 }
 
 // New makes a lab in dir with the programs in bin. With kernel set it needs root.
 func New(dir, bin string, kernel bool) (*Lab, error) {
-	l := &Lab{Dir: dir, Bin: bin, Kernel: kernel, prefix: fmt.Sprintf("ts%d", os.Getpid()), third: 1 + os.Getpid()%250}
+	l := &Lab{Dir: dir, Bin: bin, Kernel: kernel, prefix: fmt.Sprintf("ts%d", os.Getpid())}
+	if n := labs.Add(1); n > 1 {
+		l.prefix += fmt.Sprintf("x%d", n)
+	}
 	if !kernel {
 		return l, nil
 	}
 	if err := run("ip", "netns", "add", l.sw()); err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
-	for _, c := range []string{"link set lo up", "link add br0 type bridge", "link set br0 up"} {
-		if err := run("ip", append([]string{"-n", l.sw()}, strings.Fields(c)...)...); err != nil {
-			l.Close()
-			return nil, fmt.Errorf("lab: %w", err)
-		}
+	third := byte(1 + os.Getpid()%250)
+	l.net = &segment{ns: l.sw(), bridge: "br0", v4: netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, third, 0}), 24),
+		v6: netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 0x0d, 0xb8, 0, third}), 64)}
+	gw := l.net.v6.Addr().As16()
+	gw[14], gw[15] = 0xff, 0xfe
+	l.net.gw6 = netip.AddrFrom16(gw)
+	in := "-n " + l.sw() + " "
+	err := ip(in+"link set lo up", in+"link add br0 type bridge", in+"link set br0 up", in+"addr add "+l.net.gw6.String()+"/64 dev br0 nodad")
+	if err == nil {
+		err = run("ip", "netns", "exec", l.sw(), "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+	}
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("lab: %w", err)
 	}
 	return l, nil
 }
 
 func (l *Lab) sw() string { return l.prefix + "-sw" }
 
-// AddHost makes a host with accounts beside the machine's own.
+// AddHost makes a host on the switch, with accounts beside the machine's own.
 func (l *Lab) AddHost(name string, accounts ...Account) (*Host, error) {
-	h := &Host{Name: name, lab: l, Dir: filepath.Join(l.Dir, name), Addr: netip.MustParseAddr("127.0.0.1")}
+	return l.addHost(name, l.net, accounts)
+}
+
+func (l *Lab) addHost(name string, s *segment, accounts []Account) (*Host, error) {
+	h := &Host{Name: name, lab: l, seg: s, Dir: filepath.Join(l.Dir, name), Addr: netip.MustParseAddr("127.0.0.1")}
 	if err := os.MkdirAll(h.Dir, 0o755); err != nil {
 		return nil, err
 	}
+	if l.Kernel {
+		h.ns = l.prefix + "-" + name
+	}
 	l.mu.Lock()
 	l.hosts = append(l.hosts, h)
-	n := len(l.hosts)
 	l.mu.Unlock()
 	if !l.Kernel {
 		return h, nil
 	}
-	h.ns = l.prefix + "-" + name
-	h.Addr = netip.AddrFrom4([4]byte{198, 18, byte(l.third), byte(n)})
-	peer := fmt.Sprintf("v%d", n)
-	for _, c := range []string{
-		"netns add " + h.ns,
-		"link add " + peer + " netns " + l.sw() + " type veth peer name eth0 netns " + h.ns,
-		"-n " + l.sw() + " link set " + peer + " master br0 up",
-		"-n " + h.ns + " link set lo up",
-		"-n " + h.ns + " addr add " + h.Addr.String() + "/24 dev eth0",
-		"-n " + h.ns + " link set eth0 up",
-	} {
-		if err := run("ip", strings.Fields(c)...); err != nil {
-			return nil, fmt.Errorf("lab: host %s: %w", name, err)
-		}
+	err := ip("netns add "+h.ns, "-n "+h.ns+" link set lo up")
+	if err == nil {
+		h.Addr, h.Addr6, err = l.plug(h.ns, "eth0", s, s != l.net)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lab: host %s: %w", name, err)
+	}
+	if !h.Addr.IsValid() {
+		h.Addr = h.Addr6
 	}
 	if err := h.hold(accounts); err != nil {
 		return nil, fmt.Errorf("lab: host %s: %w", name, err)
@@ -296,15 +317,20 @@ func (p *Proc) Tail(n int) string {
 // Close stops every daemon and removes every namespace; the folder stays.
 func (l *Lab) Close() error {
 	l.mu.Lock()
-	procs, hosts := l.procs, l.hosts
-	l.procs, l.hosts = nil, nil
+	procs, hosts, routers, wires := l.procs, l.hosts, l.routers, l.wires
+	l.procs, l.hosts, l.routers, l.wires = nil, nil, nil, nil
 	l.mu.Unlock()
-	for i := len(procs) - 1; i >= 0; i-- {
+	var wg sync.WaitGroup
+	for _, p := range procs {
 		select {
-		case <-procs[i].done:
+		case <-p.done:
 		default:
-			procs[i].Stop()
+			wg.Go(p.Stop)
 		}
+	}
+	wg.Wait()
+	for _, w := range wires {
+		w.Close()
 	}
 	if !l.Kernel {
 		return nil
@@ -320,6 +346,9 @@ func (l *Lab) Close() error {
 			h.holder.Wait()
 		}
 		errs = append(errs, run("ip", "netns", "del", h.ns))
+	}
+	for _, r := range routers {
+		errs = append(errs, run("ip", "netns", "del", r.ns))
 	}
 	errs = append(errs, run("ip", "netns", "del", l.sw()))
 	return errors.Join(errs...)

@@ -27,6 +27,9 @@ if [ "$what" = test ]; then
 	need chromium chromium
 	need ip iproute2
 	need useradd passwd
+	need nft nftables
+	need conntrack conntrack
+	need iperf3 iperf3
 	need setpriv util-linux
 fi
 [ -n "$missing" ] || exit 0
