@@ -31,6 +31,7 @@ if [ "$what" = test ]; then
 	need conntrack conntrack
 	need iperf3 iperf3
 	need setpriv util-linux
+	need turnutils_stunclient coturn
 fi
 [ -n "$missing" ] || exit 0
 
