@@ -21,6 +21,8 @@ import (
 func (c *cli) verbs() map[string]verb {
 	var role, since string
 	var ifMatch int64
+	var relayURL, relayHash string
+	var relaySTUN int
 	var key coord.KeyRequest
 	return map[string]verb{
 		"status": {run: func([]string) error { return c.status() }},
@@ -51,6 +53,13 @@ func (c *cli) verbs() map[string]verb {
 		"policy check": {min: 1, max: 1, run: func(a []string) error {
 			return c.policyCheck(a[0])
 		}},
+		"relay list": {run: func([]string) error { return c.relayList() }},
+		"relay add": {min: 1, max: 1, flags: func(fs *flag.FlagSet) {
+			fs.StringVar(&relayURL, "url", "", "")
+			fs.StringVar(&relayHash, "cert-sha256", "", "")
+			fs.IntVar(&relaySTUN, "stun", 0, "")
+		}, run: func(a []string) error { return c.relayAdd(a[0], relayURL, relayHash, relaySTUN) }},
+		"relay remove": {min: 1, max: 1, run: func(a []string) error { return c.name(coord.AdminRelayDrop, a[0], "relay %s is removed") }},
 		"audit": {flags: func(fs *flag.FlagSet) { fs.StringVar(&since, "since", "", "") },
 			run: func([]string) error { return c.audit(since) }},
 	}

@@ -20,6 +20,8 @@ type options struct {
 	replay                           string // loopback address of the replay page, empty: none
 	udpPort                          int    // of the hub's own node
 	roles                            map[string]bool
+	stunListen                       string // UDP address of STUN; empty: the usual port, or any
+	relayRate                        int64  // bytes a second that one node may send through the relay; 0: the default
 	restored                         bool
 	level                            slog.Level
 	host                             string // host:port of url, for tokens
@@ -36,6 +38,8 @@ func parseServe(args []string) (o options, err error) {
 	rec := fs.String("recordings", "", "")
 	fs.StringVar(&o.replay, "replay", "", "")
 	fs.IntVar(&o.udpPort, "udp-port", 0, "")
+	fs.StringVar(&o.stunListen, "stun-listen", "", "")
+	fs.Int64Var(&o.relayRate, "relay-rate", 0, "")
 	roles := fs.String("roles", strings.Join(defaultRoles(), ","), "")
 	fs.BoolVar(&o.restored, "restored", false, "")
 	verbose := fs.Bool("v", false, "")
@@ -64,6 +68,14 @@ func parseServe(args []string) (o options, err error) {
 	}
 	if o.udpPort < 0 || o.udpPort > 65535 {
 		return o, usageError{"serve: --udp-port is a number up to 65535"}
+	}
+	if o.relayRate < 0 {
+		return o, usageError{"serve: --relay-rate is bytes a second"}
+	}
+	if o.stunListen != "" {
+		if _, _, err := net.SplitHostPort(o.stunListen); err != nil {
+			return o, usageError{"serve: --stun-listen is of the form :3478 or ADDRESS:3478"}
+		}
 	}
 	if o.url != "" {
 		if o.host, err = hostOf(o.url); err != nil {

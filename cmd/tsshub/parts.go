@@ -18,6 +18,7 @@ type part struct {
 func parts() []part {
 	return []part{
 		{"coord", startCoord},
+		{"relay", startRelay},
 		{"recorder", startRecorder},
 	}
 }
@@ -36,6 +37,11 @@ func hasRole(role string) bool { return slices.Contains(defaultRoles(), role) }
 // startCoord answers nodes: joining, the stream of records, what nodes say of themselves.
 func startCoord(h *hub) (func(context.Context) error, error) {
 	h.tls.Handle("/v1/", h.coord.Handler(h.ctx))
+	if !h.opt.roles["relay"] {
+		if err := h.coord.SetOwnRelay(h.ctx, nil); err != nil {
+			return nil, errStart(err)
+		}
+	}
 	return h.coord.Run, nil
 }
 

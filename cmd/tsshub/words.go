@@ -16,8 +16,8 @@ import (
 
 const usage = `usage:
   tsshub serve --state DIR [--listen :8443] [--url https://HUB:8443] [--mesh NAME] [--policy FILE]
-               [--db sqlite:FILE] [--recordings file:///DIR] [--roles coord,recorder]
-               [--replay 127.0.0.1:8080] [--udp-port N] [--restored]
+               [--db sqlite:FILE] [--recordings file:///DIR] [--roles coord,relay,recorder]
+               [--replay 127.0.0.1:8080] [--udp-port N] [--stun-listen :3478] [--relay-rate BYTES] [--restored]
   tsshub status
   tsshub user add EMAIL [--role admin|member|...] | list | remove EMAIL
   tsshub key create (--user EMAIL | --tag tag:NAME...) [--reusable] [--ephemeral] [--expiry 24h]
@@ -25,6 +25,7 @@ const usage = `usage:
   tsshub node list | expire NAME | remove NAME
   tsshub policy get | check FILE | diff FILE | set FILE [--if-match REVISION]
   tsshub policy log | show REVISION | revert REVISION | directory
+  tsshub relay list | add NAME --url https://HOST:PORT [--cert-sha256 HEX] [--stun PORT] | remove NAME
   tsshub audit [--since T]
 every command but serve takes --state DIR, and --json for programs
 `
@@ -129,9 +130,7 @@ func errRevision(s string) error {
 
 func errRole(role string) error {
 	switch role {
-	case "relay":
-		return &trouble{say: "the relay is not there yet", hint: "leave --roles out, nodes reach each other directly for now"}
-	case "recorder", "coord":
+	case "relay", "recorder", "coord":
 		return &trouble{say: "the role " + role + " is not in this program"}
 	}
 	return usageError{fmt.Sprintf("serve: %q is not a role; there are coord, relay and recorder", printable(role))}

@@ -36,6 +36,9 @@ const (
 	AdminPolicyAt   = "/v1/policy/at"
 	AdminPolicyDiff = "/v1/policy/diff"
 	AdminDirectory  = "/v1/policy/directory"
+	AdminRelayList  = "/v1/relay/list"
+	AdminRelayAdd   = "/v1/relay/add"
+	AdminRelayDrop  = "/v1/relay/remove"
 	AdminAudit      = "/v1/audit"
 )
 
@@ -135,6 +138,11 @@ func (s *Server) Admin() http.Handler {
 	})
 	post(s, mux, AdminPolicyTry, func(_ context.Context, _ string, r PolicyRequest) (any, error) {
 		return s.CheckPolicy(r.Name, []byte(r.Text)), nil
+	})
+	get(AdminRelayList, func() any { return s.Relays() })
+	post(s, mux, AdminRelayAdd, func(ctx context.Context, who string, r netmap.Relay) (any, error) { return s.AddRelay(ctx, who, r) })
+	post(s, mux, AdminRelayDrop, func(ctx context.Context, who string, r NameRequest) (any, error) {
+		return r, s.RemoveRelay(ctx, who, r.Name)
 	})
 	get(AdminPolicyLog, func() any { return s.PolicyLog() })
 	post(s, mux, AdminPolicyAt, func(ctx context.Context, _ string, r RevRequest) (any, error) { return s.PolicyAt(ctx, r.Rev) })

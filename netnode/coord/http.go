@@ -83,11 +83,11 @@ func (s *Server) handleJoin(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) handleEndpoints(w http.ResponseWriter, r *http.Request) {
 	id, ok := s.caller(w, r)
-	var req netmap.EndpointsRequest
+	var req netmap.Where
 	if !ok || !body(w, r, &req) {
 		return
 	}
-	if err := s.setEndpoints(id, req.Endpoints); err != nil {
+	if err := s.setEndpoints(id, req); err != nil {
 		s.fail(w, err)
 		return
 	}

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -180,8 +179,8 @@ func (h *hub) member(s *netmap.State, edit func(*netmap.ClientConfig)) *member {
 	m := &member{t: h.t, maps: make(chan *netmap.Map, 1000), eps: make(chan string, 1000), done: make(chan struct{})}
 	c := netmap.ClientConfig{State: s, Log: testLog(h.t), BackoffMin: 5 * time.Millisecond, BackoffMax: 50 * time.Millisecond,
 		OnMap: func(x *netmap.Map) { m.maps <- x },
-		OnEndpoints: func(id string, eps []netip.AddrPort) {
-			for _, e := range eps {
+		OnEndpoints: func(id string, w netmap.Where) {
+			for _, e := range w.Endpoints {
 				m.eps <- id + " " + e.String()
 			}
 		}}

@@ -42,7 +42,7 @@ func (s *Server) Nodes() []NodeInfo {
 		i := NodeInfo{
 			ID: id, Name: n.rec.Name, User: string(n.rec.User), Tags: tagNames(n.rec.Tags), Addresses: n.rec.Addrs,
 			Online: s.streams[id] != nil, Seen: n.info.Seen, Created: n.rec.Created, Expires: n.rec.Until, Expired: expired(n.rec, now),
-			Ephemeral: n.info.Ephemeral, Key: n.info.Key, From: n.info.From, HostKeys: n.rec.HostKeys, Endpoints: s.endpoints[id],
+			Ephemeral: n.info.Ephemeral, Key: n.info.Key, From: n.info.From, HostKeys: n.rec.HostKeys, Endpoints: s.endpoints[id].Endpoints,
 		}
 		if t, ok := s.seen[id]; ok && t.After(i.Seen) {
 			i.Seen = t
@@ -324,7 +324,8 @@ func (c *change) take(n *netmap.Node, old *node, r *joinRequest) error {
 
 // setEndpoints notes where a node can be reached and tells those who see it. This is
 // never written down.
-func (s *Server) setEndpoints(id string, eps []netip.AddrPort) error {
+func (s *Server) setEndpoints(id string, where netmap.Where) error {
+	eps := where.Endpoints
 	if len(eps) > netmap.MaxEndpoints {
 		return refuse(netmap.CodeBad, "%d endpoints, at most %d", len(eps), netmap.MaxEndpoints)
 	}
@@ -340,10 +341,13 @@ func (s *Server) setEndpoints(id string, eps []netip.AddrPort) error {
 			return refuse(netmap.CodeBad, "%s is not where a node can be reached", e)
 		}
 	}
-	if slices.Equal(s.endpoints[id], eps) {
+	if where.Home != "" && !s.st.relay(where.Home) {
+		return refuse(netmap.CodeBad, "there is no relay %.40q", where.Home)
+	}
+	if s.endpoints[id].Equal(where) {
 		return nil
 	}
-	s.endpoints[id] = slices.Clone(eps)
+	s.endpoints[id] = netmap.Where{Endpoints: slices.Clone(eps), Home: where.Home}
 	for other, t := range s.streams {
 		if m := s.st.nodes[other]; m != nil && other != id && s.st.sees(s.st.view, m.rec, n.rec) {
 			t.endpoints(id)

@@ -84,7 +84,7 @@ type Server struct {
 	mu        sync.RWMutex
 	st        *state
 	streams   map[string]*stream // by node id
-	endpoints map[string][]netip.AddrPort
+	endpoints map[string]netmap.Where
 	seen      map[string]time.Time // last contact since the start
 	conns     sync.WaitGroup       // streams being served
 	closed    bool
@@ -111,7 +111,7 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	}
 	s := &Server{
 		c: c, store: st, start: c.Clock(), joins: newBucket(20, 100), failed: make(chan struct{}),
-		streams: map[string]*stream{}, endpoints: map[string][]netip.AddrPort{}, seen: map[string]time.Time{},
+		streams: map[string]*stream{}, endpoints: map[string]netmap.Where{}, seen: map[string]time.Time{},
 	}
 	if err := s.loadOrMake(ctx); err != nil {
 		return nil, err

@@ -29,6 +29,9 @@ type state struct {
 	revoked   map[string]*netmap.Record // revocations by record id
 	keys      map[string]*authKey       // by hash
 
+	relays    []netmap.Relay
+	relaysEnv *netmap.Envelope // nil: there is no record of relays
+
 	policyRev int64
 	policyEnv *netmap.Envelope
 	view      *view
@@ -79,6 +82,11 @@ const (
 	kindInfo = "nodeinfo"
 	kindKey  = "authkey"
 )
+
+// relay reports whether there is a relay of that name.
+func (s *state) relay(id string) bool {
+	return slices.ContainsFunc(s.relays, func(r netmap.Relay) bool { return r.ID == id })
+}
 
 // identity is the node as the policy sees it.
 func (s *state) identity(n *netmap.Node) policy.Identity {
@@ -206,6 +214,8 @@ func (s *state) apply(r netmap.Record, env *netmap.Envelope) error {
 			return fmt.Errorf("coord: policy at revision %d: %w", r.Rev, err)
 		}
 		s.policyRev, s.policyEnv, s.view = r.Rev, env, v
+	case r.Relays != nil:
+		s.relays, s.relaysEnv = r.Relays.Relays, env
 	case r.Revocation != nil:
 		s.revoked[r.ID] = &r
 		if r.Revocation.Node != "" {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"net"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -56,7 +55,7 @@ type batch struct {
 	carries  bool
 	up       []*netmap.Envelope
 	rm       []netmap.Ref
-	eps      map[string][]netip.AddrPort
+	eps      map[string]netmap.Where
 	problem  *netmap.Problem
 	until    time.Time // when the node's membership ends
 }
@@ -244,6 +243,9 @@ func (s *Server) snapshot(b *batch, t *stream, me *netmap.Node, now time.Time) {
 	st := s.st
 	b.snapshot, b.carries = true, true
 	b.up = append(b.up, st.meshEnv, st.policyEnv)
+	if st.relaysEnv != nil {
+		b.up = append(b.up, st.relaysEnv)
+	}
 	for _, r := range st.revoked {
 		if now.Sub(r.Revocation.When) < revokedSent {
 			b.up = append(b.up, &r.Envelope)
@@ -289,6 +291,8 @@ func (s *Server) delta(b *batch, t *stream, me *netmap.Node) {
 			}
 		case netmap.KindMesh:
 			b.up = append(b.up, st.meshEnv)
+		case netmap.KindRelays:
+			b.up = append(b.up, st.relaysEnv)
 		}
 	}
 }
@@ -338,6 +342,8 @@ func (s *Server) policyDelta(b *batch, t *stream, me *netmap.Node) {
 	}
 	for _, it := range st.log[since-st.floor:] {
 		switch {
+		case it.ref.Kind == netmap.KindRelays:
+			b.up = append(b.up, st.relaysEnv)
 		case it.ref.Kind == netmap.KindUser:
 			st.userDelta(b, have, me, it.ref)
 		case it.ref.Kind == netmap.KindNode && st.nodes[it.ref.ID] == nil:
@@ -358,10 +364,10 @@ func (s *Server) collectEndpoints(b *batch, t *stream, me *netmap.Node) {
 	ids := t.eps
 	t.eps = map[string]bool{}
 	t.mu.Unlock()
-	b.eps = map[string][]netip.AddrPort{}
+	b.eps = map[string]netmap.Where{}
 	for id := range ids {
 		n, eps := s.st.nodes[id], s.endpoints[id]
-		if n != nil && id != t.node && len(eps) > 0 && s.st.sees(s.st.view, me, n.rec) {
+		if n != nil && id != t.node && (len(eps.Endpoints) > 0 || eps.Home != "") && s.st.sees(s.st.view, me, n.rec) {
 			b.eps[id] = eps
 		}
 	}
@@ -412,7 +418,7 @@ func (s *Server) send(conn net.Conn, b batch) error {
 		}
 	}
 	for len(b.eps) > 0 {
-		f := &netmap.Frame{Endpoints: map[string][]netip.AddrPort{}}
+		f := &netmap.Frame{Endpoints: map[string]netmap.Where{}}
 		for id, eps := range b.eps {
 			f.Endpoints[id] = eps
 			delete(b.eps, id)

@@ -67,7 +67,7 @@ func TestWhoIsInWhoseMap(t *testing.T) {
 		return len(m.Peers) == 2 && slices.Equal(m.Peers[1].HostKeys, []string{key})
 	})
 	// Endpoints go to those who see the node, and to those who come to see it.
-	web.PublishEndpoints([]netip.AddrPort{netip.MustParseAddrPort("192.0.2.7:41641")})
+	web.PublishEndpoints(netmap.Where{Endpoints: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.7:41641")}})
 	id := web.Map().Self.ID
 	for _, who := range []*member{laptop, desk} {
 		select {

@@ -209,6 +209,9 @@ func (b *book) build(self string, now time.Time) (m *Map, wake time.Time) {
 		return m, wake
 	}
 	m.Policy, m.PolicyRev = b.policy()
+	if r := b.recs[Ref{KindRelays, "relays"}].Relays; r != nil {
+		m.Relays = slices.Clone(r.Relays)
+	}
 
 	for _, n := range b.unique(mesh, me) {
 		at(n.Until)

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -26,7 +25,7 @@ type ClientConfig struct {
 	// OnMap gets every new map, the first from the cache before anything is sent.
 	OnMap func(*Map)
 	// OnEndpoints gets where a peer can be reached, as the hub passes it on.
-	OnEndpoints func(node string, eps []netip.AddrPort)
+	OnEndpoints func(node string, w Where)
 	OnStatus    func(Status)
 	Log         *slog.Logger
 	Clock       func() time.Time
@@ -78,13 +77,13 @@ type Client struct {
 	frames chan incoming
 	kick   chan struct{} // something to publish, or a new connection
 
-	mu       sync.Mutex
-	cur      *Map
-	status   Status
-	eps      []netip.AddrPort // nil: nothing to publish
-	epsDone  bool
-	keys     []string
-	keysDone bool
+	mu        sync.Mutex
+	cur       *Map
+	status    Status
+	where     *Where // nil: nothing to publish
+	whereDone bool
+	keys      []string
+	keysDone  bool
 }
 
 // incoming hands a frame, or a phase, to Run's goroutine; done gets its verdict.
@@ -150,13 +149,11 @@ func (k *Client) HTTP() (*http.Client, string) { return k.hc, k.base }
 
 // PublishEndpoints tells peers, by way of the hub, where this node's WireGuard socket
 // can be reached. It is repeated by itself when the hub has forgotten.
-func (k *Client) PublishEndpoints(eps []netip.AddrPort) {
-	if len(eps) > MaxEndpoints {
-		eps = eps[:MaxEndpoints]
-	}
+func (k *Client) PublishEndpoints(w Where) {
+	w.Endpoints = slices.Clone(w.Endpoints[:min(len(w.Endpoints), MaxEndpoints)])
 	k.mu.Lock()
-	if !k.epsDone || !slices.Equal(k.eps, eps) {
-		k.eps, k.epsDone = append([]netip.AddrPort{}, eps...), false
+	if k.where == nil || !k.where.Equal(w) {
+		k.where, k.whereDone = &w, false
 	}
 	k.mu.Unlock()
 	k.wake()
@@ -246,7 +243,7 @@ func (k *Client) handle(in incoming, timer *time.Timer) error {
 	switch {
 	case in.up:
 		k.mu.Lock()
-		k.epsDone = false // a hub that was restarted has forgotten them
+		k.whereDone = false // a hub that was restarted has forgotten them
 		k.status.Contact = k.c.Clock()
 		k.mu.Unlock()
 		k.setStatus(PhaseConnected, "")
@@ -279,9 +276,9 @@ func (k *Client) handle(in incoming, timer *time.Timer) error {
 		}
 	}
 	if k.c.OnEndpoints != nil {
-		for id, eps := range f.Endpoints {
-			if len(eps) <= MaxEndpoints && id != k.c.State.NodeID {
-				k.c.OnEndpoints(id, eps)
+		for id, w := range f.Endpoints {
+			if len(w.Endpoints) <= MaxEndpoints && len(w.Home) <= maxRelayID && id != k.c.State.NodeID {
+				k.c.OnEndpoints(id, w)
 			}
 		}
 	}

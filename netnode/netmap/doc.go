@@ -42,7 +42,7 @@
 // their Ed25519 key; nothing in it is looked at but the key, dates least of all, so that
 // a node with a wrong clock can join. A node offers the ALPN protocol "tssh/1" before
 // "http/1.1" and is then asked for its certificate. Calls are POSTs with JSON both ways:
-// /v1/join (JoinRequest, JoinReply), /v1/endpoints (EndpointsRequest), /v1/hostkeys
+// /v1/join (JoinRequest, JoinReply), /v1/endpoints (Where), /v1/hostkeys
 // (HostKeysRequest). What is not 200 has a Problem as its body.
 //
 // # Stream
@@ -78,7 +78,7 @@
 // so over the exact bytes. The payload is a JSON object that begins with a Header (mesh,
 // kind, id, rev): signed with the rest, they keep a record from being replayed in
 // another mesh, as another thing, or as newer than it is. Kinds are mesh, node, user,
-// policy and revocation; see their structs. Fields and kinds that are not known are
+// policy, relays and revocation; see their structs. Fields and kinds that are not known are
 // kept and mean nothing. A revocation of a node ends its id for good; one of a person
 // ends the person's nodes whose records are not newer.
 //

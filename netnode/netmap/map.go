@@ -25,6 +25,7 @@ type Map struct {
 	Epoch     string
 	Range4    netip.Prefix // every IPv4 address of the mesh is in it
 	Range6    netip.Prefix
+	Relays    []Relay   // in the order in which they are tried
 	Expires   time.Time // when this node's own record ends; zero: never
 }
 

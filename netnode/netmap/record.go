@@ -22,6 +22,7 @@ const (
 	KindUser       Kind = "user"
 	KindPolicy     Kind = "policy"
 	KindRevocation Kind = "revocation"
+	KindRelays     Kind = "relays"
 )
 
 // Ref names a record.
@@ -97,6 +98,24 @@ type Revocation struct {
 	Control ControlPublic `json:"control,omitzero"`
 }
 
+// Relays are the relays of the mesh, in the order in which they are tried; its id is "relays".
+type Relays struct {
+	Header
+	Relays []Relay `json:"relays"`
+}
+
+// Relay is one relay: one of ours, known by its key, or a stock derper, known by its
+// certificate's hash or by its name and the public authorities.
+type Relay struct {
+	ID       string        `json:"id"` // what people see
+	Host     string        `json:"host"`
+	Port     uint16        `json:"port"`
+	Addrs    []netip.Addr  `json:"addrs,omitempty"` // in place of looking Host up
+	Pin      ControlPublic `json:"pin,omitzero"`
+	CertHash []byte        `json:"cert_sha256,omitempty"`
+	STUN     uint16        `json:"stun,omitempty"` // UDP port; 0: none
+}
+
 // Record is a verified record: exactly one of the pointers is set, none for a kind
 // that this version does not know.
 type Record struct {
@@ -107,6 +126,7 @@ type Record struct {
 	User       *User
 	Policy     *Policy
 	Revocation *Revocation
+	Relays     *Relays
 }
 
 // Bounds of what a record may hold. Hosts check them too.
@@ -116,6 +136,8 @@ const (
 	MaxAttributes = 64
 	MaxAttribute  = 512
 	MaxPolicy     = 256 << 10
+	MaxRelays     = 64
+	maxRelayID    = 32
 	maxID         = 300
 )
 
@@ -181,6 +203,9 @@ func Open(e Envelope, pin ControlPublic, mesh string) (Record, error) {
 	case KindRevocation:
 		r.Revocation = new(Revocation)
 		err = decodeRecord(e.Payload, r.Revocation, r.Revocation.check)
+	case KindRelays:
+		r.Relays = new(Relays)
+		err = decodeRecord(e.Payload, r.Relays, r.Relays.check)
 	}
 	if err != nil {
 		return Record{}, fmt.Errorf("netmap: record %s %.80q: %w", r.Kind, r.ID, err)
@@ -257,6 +282,49 @@ func (r *Revocation) check() error {
 		return nil
 	}
 	return errors.New("it has to name one node or one person")
+}
+
+func (r *Relays) check() error {
+	if r.ID != "relays" || len(r.Relays) > MaxRelays {
+		return fmt.Errorf("not a list of at most %d relays", MaxRelays)
+	}
+	seen := map[string]bool{}
+	for _, x := range r.Relays {
+		if err := x.Check(); err != nil {
+			return err
+		}
+		if seen[x.ID] {
+			return fmt.Errorf("two relays are called %s", x.ID)
+		}
+		seen[x.ID] = true
+	}
+	return nil
+}
+
+// Check bounds what a relay says of itself: its names are shown to people and dialled.
+func (r Relay) Check() error {
+	switch {
+	case len(r.ID) > maxRelayID || checkLabel(r.ID) != nil:
+		return errors.New("a relay's name is not one of letters, digits and dashes")
+	case r.Port == 0:
+		return fmt.Errorf("relay %s has no port", r.ID)
+	case len(r.CertHash) != 0 && len(r.CertHash) != 32:
+		return fmt.Errorf("relay %s: the certificate's hash is not SHA-256", r.ID)
+	case len(r.Addrs) > 8:
+		return fmt.Errorf("relay %s has too many addresses", r.ID)
+	}
+	if _, err := netip.ParseAddr(r.Host); err == nil {
+		return nil
+	}
+	if r.Host == "" || len(r.Host) > 253 {
+		return fmt.Errorf("relay %s has no host", r.ID)
+	}
+	for label := range strings.SplitSeq(r.Host, ".") {
+		if checkLabel(strings.ToLower(label)) != nil {
+			return fmt.Errorf("relay %s: its host is not a name", r.ID)
+		}
+	}
+	return nil
 }
 
 // CheckHostKeys bounds what a node says its SSH host keys are. That each is a key is

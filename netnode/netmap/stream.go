@@ -184,7 +184,7 @@ func (k *Client) publisher(ctx context.Context) {
 
 func (k *Client) publish(ctx context.Context) error {
 	k.mu.Lock()
-	eps, sendEps := k.eps, k.eps != nil && !k.epsDone
+	where, sendWhere := k.where, k.where != nil && !k.whereDone
 	keys, sendKeys := k.keys, k.keys != nil && !k.keysDone
 	k.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
@@ -197,16 +197,16 @@ func (k *Client) publish(ctx context.Context) error {
 		k.keysDone = sameSlice(keys, k.keys)
 		k.mu.Unlock()
 	}
-	if sendEps {
-		if err := call(ctx, k.hc, k.base+PathEndpoints, EndpointsRequest{Endpoints: eps}, nil); err != nil {
+	if sendWhere {
+		if err := call(ctx, k.hc, k.base+PathEndpoints, where, nil); err != nil {
 			return err
 		}
 		k.mu.Lock()
-		k.epsDone = sameSlice(eps, k.eps)
+		k.whereDone = where == k.where
 		k.mu.Unlock()
 	}
 	k.mu.Lock()
-	again := k.keys != nil && !k.keysDone || k.eps != nil && !k.epsDone
+	again := k.keys != nil && !k.keysDone || k.where != nil && !k.whereDone
 	k.mu.Unlock()
 	if again {
 		k.wake()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -52,10 +53,15 @@ type JoinReply struct {
 	Time time.Time `json:"time"` // by the hub's clock
 }
 
-// EndpointsRequest is the body of PathEndpoints: where the node's WireGuard socket can be reached.
-type EndpointsRequest struct {
-	Endpoints []netip.AddrPort `json:"endpoints"`
+// Where is where a node can be reached: its WireGuard socket, and the relay it is at home
+// at. It is the body of PathEndpoints, and travels in frames; it is never part of a record.
+type Where struct {
+	Endpoints []netip.AddrPort `json:"endpoints,omitempty"`
+	Home      string           `json:"home,omitempty"` // id of a relay of the map
 }
+
+// Equal reports whether two are the same.
+func (w Where) Equal(v Where) bool { return w.Home == v.Home && slices.Equal(w.Endpoints, v.Endpoints) }
 
 // HostKeysRequest is the body of PathHostKeys.
 type HostKeysRequest struct {
@@ -115,7 +121,7 @@ type Frame struct {
 	// gone for good is said by a signed revocation.
 	Rm []Ref `json:"rm,omitempty"`
 
-	Endpoints map[string][]netip.AddrPort `json:"endpoints,omitempty"` // by node id; in memory only
+	Endpoints map[string]Where `json:"endpoints,omitempty"` // by node id; in memory only
 
 	Ping bool      `json:"ping,omitempty"` // answered with Pong
 	Pong bool      `json:"pong,omitempty"`

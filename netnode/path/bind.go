@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
+
+	"tssh/netnode/relay"
 )
 
 // relayQueue is how many packets from the relay wait for the device; more are dropped.
@@ -19,10 +21,12 @@ const relayQueue = 256
 // Config is what a Bind needs.
 type Config struct {
 	Private *ecdh.PrivateKey // X25519, the node's WireGuard key
-	// Relay takes a packet for a peer without a path and must not block or keep the
-	// slice; nil holds the newest packets until there is one. What the relay receives
-	// goes to Bind.FromRelay.
-	Relay func(peer Key, packet []byte)
+	// Relay passes a packet to the relay named home, where the peer is at home; "" when that
+	// is not known. It must not block or keep the slice. False, as nil, holds the newest
+	// packets until there is a path. What the relay receives goes to Bind.FromRelay.
+	Relay func(peer Key, home string, packet []byte) bool
+	// OnSTUN gets STUN packets that come to the socket; it must not block or keep the slice.
+	OnSTUN func(packet []byte, from netip.AddrPort)
 	// Usable says whether an address may be a way to a peer; nil allows all. The mesh's own
 	// addresses may not, or the tunnel would run through itself.
 	Usable func(netip.Addr) bool
@@ -46,6 +50,13 @@ type Bind struct {
 	awake  map[*Peer]struct{}
 	closed chan struct{} // of the present Open
 	relayq chan relayed
+	where  Where // this node's own
+}
+
+// Where is where a node can be reached.
+type Where struct {
+	Addrs []netip.AddrPort
+	Home  string // the relay it is at home at; "": none
 }
 
 type relayed struct {
@@ -124,7 +135,13 @@ func (b *Bind) sieve(fn conn.ReceiveFunc) conn.ReceiveFunc {
 			}
 			// The device skips empty packets, so the batch keeps its shape.
 			if ep, ok := eps[i].(*conn.StdNetEndpoint); ok {
-				b.intercept(bufs[i][:sizes[i]], ep)
+				if relay.IsSTUN(bufs[i][:sizes[i]]) {
+					if b.cfg.OnSTUN != nil {
+						b.cfg.OnSTUN(bufs[i][:sizes[i]], unmap(ep.AddrPort))
+					}
+				} else {
+					b.intercept(bufs[i][:sizes[i]], ep)
+				}
 			}
 			sizes[i] = 0
 		}
@@ -156,9 +173,18 @@ func (b *Bind) FromRelay(k Key, packet []byte) {
 	b.mu.Lock()
 	p := b.peers[k]
 	b.mu.Unlock()
-	if p == nil || !isWireGuard(packet) || len(packet) > 1<<16-1 {
+	if p == nil || len(packet) > 1<<16-1 {
 		return
 	}
+	if !isWireGuard(packet) {
+		if _, ok := probeHint(packet); ok {
+			p.probed(packet, nil, time.Now())
+		} else if isCall(packet) {
+			p.called(packet, time.Now())
+		}
+		return
+	}
+	p.viaRelay.Store(true)
 	select {
 	case b.relayq <- relayed{p, append([]byte(nil), packet...)}:
 	default:

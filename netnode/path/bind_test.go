@@ -26,7 +26,7 @@ type end struct {
 	stop   context.CancelFunc
 }
 
-func newEnd(t *testing.T, port uint16, priv *ecdh.PrivateKey, relay func(Key, []byte)) *end {
+func newEnd(t *testing.T, port uint16, priv *ecdh.PrivateKey, relay func(Key, string, []byte) bool) *end {
 	t.Helper()
 	if priv == nil {
 		priv, _ = testKey(t)
@@ -263,10 +263,11 @@ func TestLearnedAddressesAreBounded(t *testing.T) {
 
 func TestRelayCarriesWhatHasNoPath(t *testing.T) {
 	var a, b *end
-	a = newEnd(t, 0, nil, func(to Key, p []byte) {
+	a = newEnd(t, 0, nil, func(to Key, _ string, p []byte) bool {
 		if to == b.key {
 			b.FromRelay(a.key, p)
 		}
+		return true
 	})
 	b = newEnd(t, 0, nil, nil)
 	a.AddPeer(b.key)

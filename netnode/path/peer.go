@@ -31,6 +31,9 @@ type Peer struct {
 	lastSend atomic.Int64                        // nanoseconds since bind.start
 	awake    atomic.Bool                         // in bind.awake: being probed
 	gone     atomic.Bool                         // removed: sends nothing more
+	doubt    atomic.Bool                         // the path does not answer: the relay gets everything, too
+	viaRelay atomic.Bool                         // the last packet that came, came by the relay
+	home     atomic.Pointer[string]              // the relay where the peer is at home
 
 	mu         sync.Mutex // guards what follows; taken after Bind.mu, never the other way
 	keys       *pairKeys
@@ -42,7 +45,11 @@ type Peer struct {
 	answeredAt time.Time
 	held       [][]byte
 	nextRound  time.Time
-	rounds     int // without a path since the last one
+	rounds     int       // without a path since the last one
+	nextCall   time.Time // when it may be called over the relay again
+	lastCall   int64     // of the last call from it that was taken, its own clock in milliseconds
+	calledAt   time.Time
+	echo       map[transaction]chan time.Duration // pings by a person, see Bind.Ping
 }
 
 // candidate is an address the peer may be reached at.
@@ -109,6 +116,9 @@ func (p *Peer) send(bufs [][]byte) error {
 		p.divert(bufs)
 		return nil
 	}
+	if p.doubt.Load() {
+		p.relay(bufs) // twice is not too often for WireGuard
+	}
 	err := p.bind.inner.Send(bufs, ep)
 	var gso conn.ErrUDPGSODisabled
 	switch {
@@ -128,10 +138,7 @@ func (p *Peer) send(bufs [][]byte) error {
 // divert gives packets to the relay, or keeps copies of the newest for the moment a path
 // is found: above all the handshake, which WireGuard would repeat only five seconds later.
 func (p *Peer) divert(bufs [][]byte) {
-	if relay := p.bind.cfg.Relay; relay != nil {
-		for _, b := range bufs {
-			relay(p.key, b)
-		}
+	if p.relay(bufs) {
 		return
 	}
 	p.mu.Lock()
@@ -145,6 +152,23 @@ func (p *Peer) divert(bufs [][]byte) {
 		}
 		p.held = append(p.held, append([]byte(nil), b...))
 	}
+}
+
+// relay gives packets to the relay; false when there is none at the moment.
+func (p *Peer) relay(bufs [][]byte) bool {
+	send := p.bind.cfg.Relay
+	if send == nil {
+		return false
+	}
+	home := ""
+	if h := p.home.Load(); h != nil {
+		home = *h
+	}
+	all := true
+	for _, b := range bufs {
+		all = send(p.key, home, b) && all
+	}
+	return all
 }
 
 // lost ends the path ep after a send error.

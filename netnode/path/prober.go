@@ -13,10 +13,12 @@ const (
 	tick            = 250 * time.Millisecond
 	idleAfter       = 15 * time.Second // without a packet to send: not probed any more
 	roundEvery      = 3 * time.Second
+	aliveEvery      = time.Second            // the path itself, while there is something to send
 	retryEvery      = 500 * time.Millisecond // of a path that did not answer
 	suspectAtLeast  = 200 * time.Millisecond // unanswered, see suspect: another path that answers is taken
 	suspectAtMost   = time.Second
-	deadAfter       = 5 * time.Second // unanswered: no path
+	deadAfter       = 5 * time.Second // unanswered: no path; from suspect on the relay gets everything too
+	callEvery       = 5 * time.Second // while there is no path
 	pongWait        = 5 * time.Second
 	forgetAfter     = time.Minute // learned addresses that never answered
 	pingMemory      = 64
@@ -87,6 +89,7 @@ func (p *Peer) rest() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.held = nil
+	p.doubt.Store(false)
 	p.nextRound = time.Time{}
 	p.rounds = 0
 	clear(p.sent)
@@ -101,7 +104,7 @@ func (p *Peer) rest() {
 
 type outgoing struct {
 	b  []byte
-	to netip.AddrPort
+	to netip.AddrPort // unset: by the relay
 }
 
 // step sends the pings that are due and gives up a path that is dead.
@@ -133,9 +136,17 @@ func (p *Peer) step(now time.Time) {
 			delete(p.candidates, a)
 			continue
 		}
-		urgent := a == best && !c.waiting.IsZero() && now.Sub(c.lastPing) >= retryEvery
+		urgent := a == best && (!c.waiting.IsZero() && now.Sub(c.lastPing) >= retryEvery ||
+			now.Sub(c.lastPing) >= aliveEvery && now.Sub(p.bind.start)-time.Duration(p.lastSend.Load()) < aliveEvery)
 		if round || urgent {
 			out = p.ping(out, c, now)
+		}
+	}
+	p.setDoubt(now)
+	if p.best.Load() == nil && !now.Before(p.nextCall) {
+		if b := p.call(now); b != nil {
+			p.nextCall = now.Add(callEvery)
+			out = append(out, outgoing{b: b})
 		}
 	}
 	p.mu.Unlock()
@@ -143,8 +154,18 @@ func (p *Peer) step(now time.Time) {
 	p.announce(changed)
 }
 
+// setDoubt has the relay carry what the path may be losing. Callers hold mu.
+func (p *Peer) setDoubt(now time.Time) {
+	c := p.candidates[p.bestAddr()]
+	p.doubt.Store(c != nil && !c.waiting.IsZero() && now.Sub(c.waiting) > c.suspect())
+}
+
 func (p *Peer) sendAll(out []outgoing) {
 	for _, o := range out {
+		if !o.to.IsValid() {
+			p.relay([][]byte{o.b}) // one that is lost is sent again
+			continue
+		}
 		if err := p.bind.inner.Send([][]byte{o.b}, &conn.StdNetEndpoint{AddrPort: o.to}); err != nil {
 			p.bind.cfg.Log.Debug("probe not sent", "addr", o.to.String(), "err", err)
 		}

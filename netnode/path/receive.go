@@ -23,6 +23,7 @@ func (b *Bind) intercept(packet []byte, from *conn.StdNetEndpoint) {
 	p.probed(packet, from, time.Now())
 }
 
+// probed takes a probe; from is nil when it came by the relay.
 func (p *Peer) probed(packet []byte, from *conn.StdNetEndpoint, now time.Time) {
 	p.mu.Lock()
 	if p.gone.Load() || !p.loadKeys() {
@@ -43,16 +44,21 @@ func (p *Peer) probed(packet []byte, from *conn.StdNetEndpoint, now time.Time) {
 			break
 		}
 		answer = p.keys.seal(probe{kindPong, m.tx})
-		out = p.learn(unmap(from.AddrPort), now)
+		if from != nil {
+			out = p.learn(unmap(from.AddrPort), now)
+		}
 	case kindPong:
 		changed = p.pong(m.tx, now)
+		p.setDoubt(now)
 	}
 	p.mu.Unlock()
 	if len(out) > 0 { // a new address: watch what answers for a while
 		p.lastSend.Store(int64(now.Sub(p.bind.start)))
 		p.bind.rouse(p)
 	}
-	if answer != nil {
+	if answer != nil && from == nil {
+		p.relay([][]byte{answer})
+	} else if answer != nil {
 		// Back by the way it came, from the address it was sent to.
 		if err := p.bind.inner.Send([][]byte{answer}, from); err != nil {
 			p.bind.cfg.Log.Debug("probe not answered", "addr", from.DstToString(), "err", err)
@@ -138,6 +144,10 @@ func (p *Peer) pong(tx transaction, now time.Time) bool {
 		return false
 	}
 	delete(p.sent, tx)
+	if heard := p.echo[tx]; heard != nil {
+		heard <- now.Sub(s.at) // has room for it
+		delete(p.echo, tx)
+	}
 	c := p.candidates[s.to]
 	if c == nil {
 		return false

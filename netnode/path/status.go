@@ -62,6 +62,8 @@ func (b *Bind) SetEndpoints(k Key, addrs []netip.AddrPort) {
 // Path is the way to a peer. Addr is unset when there is none.
 type Path struct {
 	Addr     netip.AddrPort
+	Relay    string // the relay in use while there is no Addr: where the peer is at home, "" if that is not known
+	Relayed  bool   // packets go by the relay, and come
 	RTT      time.Duration
 	LastPong time.Time
 	Known    int // addresses known for the peer
@@ -78,6 +80,10 @@ func (b *Bind) Path(k Key) Path {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := Path{Addr: p.bestAddr(), Known: len(p.candidates)}
+	if h := p.home.Load(); h != nil {
+		s.Relay = *h
+	}
+	s.Relayed = !s.Addr.IsValid() && p.viaRelay.Load()
 	if c := p.candidates[s.Addr]; c != nil {
 		s.RTT, s.LastPong = c.rtt, c.lastPong
 	}
