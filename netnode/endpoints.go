@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	rereadEvery   = 10 * time.Second // of the local interfaces; also how often endpoints are saved
+	saveEvery     = 10 * time.Second
 	maxCandidates = 16
 	maxSaved      = 1 << 20
 	savedPerPeer  = 4
@@ -28,15 +28,9 @@ const (
 
 // run looks after what changes with time, until ctx ends.
 func (n *Node) run(ctx context.Context) {
-	var last []netip.AddrPort
-	first := true
 	for {
-		if eps := n.candidates(); n.cfg.OnEndpoints != nil && (first || !slices.Equal(eps, last)) {
-			first, last = false, eps
-			n.cfg.OnEndpoints(slices.Clone(eps))
-		}
 		n.saveEndpoints()
-		again := time.NewTimer(rereadEvery)
+		again := time.NewTimer(saveEvery)
 		for waiting := true; waiting; {
 			n.mu.Lock()
 			var expiry <-chan time.Time

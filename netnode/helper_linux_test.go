@@ -128,7 +128,7 @@ func helperNode(arg string) error {
 	}
 	n.SetMap(m)
 	for id, a := range c.At {
-		n.SetEndpoints(id, []netip.AddrPort{a})
+		n.SetEndpoints(id, netmap.Where{Endpoints: []netip.AddrPort{a}})
 	}
 	l, err := n.ListenSSH()
 	if err != nil {

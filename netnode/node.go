@@ -20,6 +20,7 @@ import (
 	"tssh/netnode/filter"
 	"tssh/netnode/netmap"
 	"tssh/netnode/path"
+	"tssh/netnode/relay"
 	"tssh/policy"
 )
 
@@ -32,10 +33,12 @@ const closeTimeout = 5 * time.Second
 // Config is what a Node needs.
 type Config struct {
 	PrivateKey netmap.WGPrivate
-	UDPPort    int    // 0: the port of the last run, if free, or any
-	TUN        string // name of the kernel TUN; empty: userspace
-	MTU        int    // of the mesh; 0: DefaultMTU
-	RunDir     string // root's, for the pin of the SSH namespace; needed with TUN
+	// Control is shown to relays, which let in members only; zero: no relay is used.
+	Control netmap.ControlKey
+	UDPPort int    // 0: the port of the last run, if free, or any
+	TUN     string // name of the kernel TUN; empty: userspace
+	MTU     int    // of the mesh; 0: DefaultMTU
+	RunDir  string // root's, for the pin of the SSH namespace; needed with TUN
 	// NoNamespace serves SSH with the port rewrite even where a namespace could be made.
 	NoNamespace   bool
 	EndpointsFile string   // where the addresses of peers are kept for the next start; empty: nowhere
@@ -43,9 +46,8 @@ type Config struct {
 	// Loopback adds 127.0.0.1 to the node's own addresses, for meshes on one machine. A node
 	// without any other address has it anyway.
 	Loopback bool
-	// OnEndpoints gets the addresses this node may be reached at, at the start and whenever
-	// they change. It is called on a goroutine of the node and may block.
-	OnEndpoints func([]netip.AddrPort)
+	// OnEndpoints gets where this node may be reached, at the start and whenever it changes. It is called on a goroutine of the node and may block.
+	OnEndpoints func(netmap.Where)
 	Log         *slog.Logger
 }
 
@@ -72,9 +74,14 @@ type Node struct {
 	dev    *device.Device
 	port   uint16
 
-	stop context.CancelFunc
-	wg   sync.WaitGroup // the goroutines of New
-	kick chan struct{}  // the map or a path changed: look at expiry again, save endpoints
+	stop   context.CancelFunc
+	wg     sync.WaitGroup // the goroutines of New
+	looks  chan struct{}  // seek looks at once
+	relays *relay.Client  // nil: none is used
+	stun   stunner
+	home   atomic.Pointer[string] // relay where this node is at home
+
+	kick chan struct{} // the map or a path changed: look at expiry again, save endpoints
 
 	view   atomic.Pointer[view]
 	ranges atomic.Pointer[[]netip.Prefix] // the mesh's; never a way to a peer
@@ -82,7 +89,7 @@ type Node struct {
 	mu        sync.Mutex // guards what follows; held over IpcSet
 	m         *netmap.Map
 	peers     map[netmap.WGPublic][]netip.Prefix // as WireGuard has them
-	endpoints map[string][]netip.AddrPort        // published, by node id
+	endpoints map[string]netmap.Where            // published, by node id
 	saved     savedState
 	next      time.Time // when the next peer expires
 	ready     bool      // a map was in force once
@@ -112,7 +119,7 @@ func New(cfg Config) (*Node, error) {
 		return nil, fmt.Errorf("netnode: private key: %w", err)
 	}
 	n := &Node{cfg: cfg, log: cfg.Log, kick: make(chan struct{}, 1),
-		peers: map[netmap.WGPublic][]netip.Prefix{}, endpoints: map[string][]netip.AddrPort{}}
+		peers: map[netmap.WGPublic][]netip.Prefix{}, endpoints: map[string]netmap.Where{}, looks: make(chan struct{}, 1)}
 	n.ranges.Store(new([]netip.Prefix))
 	n.saved = loadEndpoints(cfg.EndpointsFile, cfg.Log)
 
@@ -132,12 +139,22 @@ func New(cfg Config) (*Node, error) {
 	}
 	n.filter = filter.New()
 	n.gate = filter.Wrap(inner, n.filter)
-	n.bind, err = path.New(path.Config{Private: priv, Usable: n.outside, Log: cfg.Log,
-		OnPath: func(path.Key, netip.AddrPort) { n.nudge() }}) // to keep it for the next start
+	pc := path.Config{Private: priv, Usable: n.outside, OnSTUN: n.stun.answer, Log: cfg.Log,
+		OnPath: func(path.Key, netip.AddrPort) { n.nudge() }} // to keep it for the next start
+	if n.relays, err = n.newRelays(); err != nil {
+		n.gate.Close()
+		return nil, err
+	}
+	if n.relays != nil {
+		pc.Relay = n.sendRelay
+	}
+	n.bind, err = path.New(pc)
 	if err != nil {
 		n.gate.Close()
 		return nil, err
 	}
+	n.stun.send, n.stun.news = n.bind.SendRaw, n.look
+	n.stun.sent, n.stun.mapped = map[[12]byte]question{}, map[netip.AddrPort]mapping{}
 	n.dev = device.NewDevice(n.gate, n.bind, &device.Logger{
 		Verbosef: func(string, ...any) {},
 		Errorf:   func(f string, args ...any) { cfg.Log.Warn("wireguard", "says", fmt.Sprintf(f, args...)) },
@@ -151,6 +168,10 @@ func New(cfg Config) (*Node, error) {
 	n.stop = cancel
 	n.wg.Go(func() { n.bind.Run(ctx) })
 	n.wg.Go(func() { n.run(ctx) })
+	n.wg.Go(func() { n.seek(ctx) })
+	if n.relays != nil {
+		n.wg.Go(func() { n.relays.Run(ctx) })
+	}
 	return n, nil
 }
 

@@ -76,6 +76,7 @@ func (n *Node) applyLocked(now time.Time) {
 	}); ok && !n.ready {
 		n.filter.Begun(h.begun(v.addrs))
 	}
+	n.setRelays(m.Relays)
 	n.ready = true
 	n.gate.Ready()
 	n.nudge()
@@ -207,7 +208,8 @@ func (n *Node) applyPeersLocked(v *view) {
 	for _, p := range fresh {
 		k := path.Key(p.Key)
 		old := n.saved.Peers[p.Key]
-		n.bind.SetEndpoints(k, slices.Concat(n.endpoints[p.ID], old))
+		n.bind.SetEndpoints(k, slices.Concat(n.endpoints[p.ID].Endpoints, old))
+		n.bind.SetHome(k, n.endpoints[p.ID].Home)
 		if len(old) == 0 {
 			continue
 		}
@@ -220,8 +222,8 @@ func (n *Node) applyPeersLocked(v *view) {
 	}
 }
 
-// SetEndpoints sets the addresses that a node published, by its id.
-func (n *Node) SetEndpoints(node string, eps []netip.AddrPort) {
+// SetEndpoints sets where a node said that it can be reached, by its id.
+func (n *Node) SetEndpoints(node string, w netmap.Where) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.closed {
@@ -230,12 +232,13 @@ func (n *Node) SetEndpoints(node string, eps []netip.AddrPort) {
 	if _, known := n.endpoints[node]; !known && len(n.endpoints) > 2*maxEndpointNodes {
 		return
 	}
-	eps = slices.Clone(eps[:min(len(eps), 32)])
-	n.endpoints[node] = eps
+	w.Endpoints = slices.Clone(w.Endpoints[:min(len(w.Endpoints), 32)])
+	n.endpoints[node] = w
 	if v := n.view.Load(); v != nil {
 		for _, p := range v.peers {
 			if p.ID == node {
-				n.bind.SetEndpoints(path.Key(p.Key), eps)
+				n.bind.SetEndpoints(path.Key(p.Key), w.Endpoints)
+				n.bind.SetHome(path.Key(p.Key), w.Home)
 			}
 		}
 	}

@@ -19,7 +19,8 @@ type Status struct {
 	Mesh      string
 	Port      uint16
 	Userspace bool
-	Endpoints []netip.AddrPort // own candidates
+	Endpoints []netip.AddrPort // where it may be reached
+	Home      string           // relay where it is at home
 	Peers     []PeerStatus
 	Drops     map[string]uint64 // packets the filter dropped, by reason
 }
@@ -28,6 +29,7 @@ type Status struct {
 type PeerStatus struct {
 	Node      policy.Identity
 	Path      netip.AddrPort // unset: none at present
+	Relay     string         // the relay that packets go by, "" when not by one
 	RTT       time.Duration
 	Handshake time.Time // the last one, zero when none
 	Rx, Tx    uint64    // bytes
@@ -35,7 +37,7 @@ type PeerStatus struct {
 
 // Status collects it. It costs a walk over all peers.
 func (n *Node) Status() Status {
-	s := Status{Port: n.port, Userspace: n.cfg.TUN == "", Endpoints: n.candidates(), Drops: n.filter.Drops()}
+	s := Status{Port: n.port, Userspace: n.cfg.TUN == "", Endpoints: n.reachable(n.candidates()), Home: n.Home(), Drops: n.filter.Drops()}
 	v := n.view.Load()
 	if v == nil {
 		return s
@@ -45,7 +47,13 @@ func (n *Node) Status() Status {
 	for _, p := range v.peers {
 		w := n.bind.Path(path.Key(p.Key))
 		c := counters[p.Key]
-		s.Peers = append(s.Peers, PeerStatus{Node: p.Identity, Path: w.Addr, RTT: w.RTT, Handshake: c.handshake, Rx: c.rx, Tx: c.tx})
+		q := PeerStatus{Node: p.Identity, Path: w.Addr, RTT: w.RTT, Handshake: c.handshake, Rx: c.rx, Tx: c.tx}
+		if w.Relayed {
+			if q.Relay = w.Relay; q.Relay == "" {
+				q.Relay = s.Home
+			}
+		}
+		s.Peers = append(s.Peers, q)
 	}
 	return s
 }

@@ -87,13 +87,30 @@ func (a *app) status(ctx context.Context, args []string) error {
 	if st.Userspace {
 		fmt.Fprintln(a.out, "network:   in the node itself; other programs reach the mesh through tssh (tssh config --install)")
 	}
+	if st.HomeRelay != "" {
+		fmt.Fprintf(a.out, "relay:     %s, where others reach this node when there is no direct path\n", oneLine(st.HomeRelay))
+	}
 	talking := 0
 	for _, p := range st.Peers {
-		if p.Path != "" {
+		if p.Path != "" || p.Relay != "" {
 			talking++
 		}
 	}
 	fmt.Fprintf(a.out, "peers:     %d, talking to %d\n", len(st.Peers), talking)
+	for _, p := range st.Peers {
+		if p.Path == "" && p.Relay == "" {
+			continue
+		}
+		how := "relay " + p.Relay
+		if p.Path != "" {
+			how = fmt.Sprintf("direct %s, %s ms", p.Path, millis(p.LatencyMS))
+		}
+		seen := "never"
+		if !p.LastHandshake.IsZero() {
+			seen = time.Since(p.LastHandshake).Round(time.Second).String() + " ago"
+		}
+		fmt.Fprintf(a.out, "  %s: %s, handshake %s, %d bytes in, %d out\n", oneLine(p.Name), oneLine(how), seen, p.RxBytes, p.TxBytes)
+	}
 	if st.Problem != "" {
 		fmt.Fprintf(a.out, "problem:   %s\n", oneLine(st.Problem))
 	}
@@ -127,8 +144,11 @@ func (a *app) list(ctx context.Context, args []string) error {
 		if p.SSH {
 			ssh = "yes"
 		}
-		if p.Path != "" {
+		switch {
+		case p.Path != "":
 			path = p.Path
+		case p.Relay != "":
+			path = "relay " + p.Relay
 		}
 		if !p.LastHandshake.IsZero() {
 			seen = time.Since(p.LastHandshake).Round(time.Second).String() + " ago"
@@ -206,64 +226,4 @@ func (a *app) why(ctx context.Context, args []string) error {
 		return &mistake{status: statusFailed} // said above
 	}
 	return err
-}
-
-// ping measures how long a host's SSH port takes to greet.
-func (a *app) ping(ctx context.Context, args []string) error {
-	f := a.flags("ping")
-	count := f.Int("c", 3, "")
-	if err := f.parse(args, 1, 1, "ping [-c COUNT] HOST"); err != nil {
-		return err
-	}
-	if *count < 1 || *count > 1000 {
-		return usage("-c %d is not a number of pings", *count)
-	}
-	c, st, err := a.ready(ctx)
-	if err != nil {
-		return err
-	}
-	r, err := c.Resolve(ctx, f.rest[0])
-	if err != nil {
-		return err
-	}
-	for i := range *count {
-		if i > 0 {
-			select {
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			case <-time.After(time.Second):
-			}
-		}
-		begun := time.Now()
-		if err := a.greeting(ctx, c, st, r); err != nil {
-			return err
-		}
-		took := time.Since(begun).Round(100 * time.Microsecond)
-		path := "a path not known"
-		if now, err := c.Status(ctx); err == nil {
-			for _, p := range now.Peers {
-				if p.ID == r.Node.ID && p.Path != "" {
-					path = p.Path
-				}
-			}
-		}
-		fmt.Fprintf(a.out, "%s (%s) greets in %s via %s\n", oneLine(r.Node.Name), addresses(r.Node), took, oneLine(path))
-	}
-	return nil
-}
-
-func (a *app) greeting(ctx context.Context, c *localapi.Client, st localapi.Status, r localapi.Resolved) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	conn, err := dialHost(ctx, c, st, r, 22)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
-	if _, err := io.ReadFull(conn, make([]byte, 4)); err != nil {
-		return failed("%s took the connection and said nothing", r.Node.Name).withCode("unreachable")
-	}
-	return nil
 }

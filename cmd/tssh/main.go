@@ -112,6 +112,8 @@ func (a *app) verb(ctx context.Context, name string, args []string) int {
 		err = a.why(ctx, args)
 	case "ping":
 		err = a.ping(ctx, args)
+	case "netcheck":
+		err = a.netcheck(ctx, args)
 	case "cp":
 		err = a.copy(ctx, args)
 	case "sftp":

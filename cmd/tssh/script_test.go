@@ -152,7 +152,7 @@ func (s *scene) sockets() map[string]localapi.Config {
 	node := localapi.Config{
 		OwnerUID: os.Getuid(), Userspace: true,
 		Status: status(localapi.Status{State: localapi.StateRunning, Version: "test", Mesh: "lab", Hub: "hub.example:8443", HubOnline: true, Userspace: true, Self: s.node("laptop"),
-			Peers: []localapi.Peer{{Node: s.node("web"), SSH: true, Path: "192.0.2.7:41641", LastHandshake: time.Now()}, {Node: s.node("away")}}}),
+			Peers: []localapi.Peer{{Node: s.node("web"), SSH: true, Path: "192.0.2.7:41641", LatencyMS: 3.1, RxBytes: 10, TxBytes: 20, LastHandshake: time.Now()}, {Node: s.node("away")}, {Node: s.node("far"), Relay: "hub"}}, HomeRelay: "hub"}),
 		WhoIs: func(_ context.Context, a netip.Addr) (localapi.Node, error) {
 			if n := s.node("web"); a == n.Addrs[0] {
 				return n, nil
@@ -173,6 +173,20 @@ func (s *scene) sockets() map[string]localapi.Config {
 				return localapi.Why{Verdict: "deny", Say: "policy does not let you log in as root on web", Reason: "no-login", Host: r.Host, User: r.User}, nil
 			}
 			return localapi.Why{Verdict: "accept", Host: r.Host, User: r.User}, nil
+		},
+		Ping: func(_ context.Context, host string) (localapi.Pong, error) {
+			n := s.node(host)
+			switch host {
+			case "web":
+				return localapi.Pong{Host: host, Node: n.Name, Address: n.Addrs[0], Via: localapi.ViaDirect, Endpoint: "192.0.2.7:41641", LatencyMS: 3.14}, nil
+			case "far":
+				return localapi.Pong{Host: host, Node: n.Name, Address: n.Addrs[0], Via: localapi.ViaRelay, Relay: "hub", LatencyMS: 120.4}, nil
+			}
+			return localapi.Pong{}, localapi.Errorf(localapi.CodeUnreachable, "%s does not answer", host)
+		},
+		Netcheck: func(context.Context) (localapi.Netcheck, error) {
+			return localapi.Netcheck{UDP: true, IPv4: true, Mapped: []netip.AddrPort{netip.MustParseAddrPort("203.0.113.9:41641")}, NAT: "endpoint-independent", Home: "hub",
+				Relays: []localapi.RelayStatus{{ID: "hub", Address: "hub.example:8443", Connected: true, LatencyMS: 1.2}, {ID: "fra1", Address: "fra.example:443", Error: "connection refused"}}}, nil
 		},
 		Join: func(_ context.Context, r localapi.JoinRequest) error {
 			return localapi.Errorf(localapi.CodeDenied, "the hub does not know this join token, or it has expired")

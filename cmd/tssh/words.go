@@ -126,7 +126,8 @@ Mesh:
   up [--join-file FILE|-] [--hostname NAME]   join the mesh, or come back to it
   down                                        leave it until the next up
   status, ls, whois ADDR                      this node, the hosts, who is at an address
-  ping HOST                                   does its SSH port answer, and how fast
+  ping [--until-direct] HOST                  does its node answer, how fast, and by which way
+  netcheck                                    UDP or not, what NAT, which relay
   why [user@]HOST                             may I log in there, and if not, why
 Files and programs:
   cp [-r] [-p] SRC... DST                     copy; HOST:PATH is there, PATH is here

@@ -20,7 +20,7 @@ import (
 func (d *Daemon) api() localapi.Config {
 	c := localapi.Config{
 		Path: d.cfg.Socket, OwnerUID: d.cfg.OwnerUID, Userspace: d.cfg.TUN == "" && d.cfg.OwnerUID != 0, Log: d.log,
-		Status: d.status, WhoIs: d.whois, Resolve: d.resolve, Join: d.apiJoin, Up: d.Up, Down: d.Down, Why: d.why, Sessions: d.cfg.Sessions,
+		Status: d.status, WhoIs: d.whois, Resolve: d.resolve, Join: d.apiJoin, Up: d.Up, Down: d.Down, Why: d.why, Ping: d.ping, Netcheck: d.netcheck, Sessions: d.cfg.Sessions,
 	}
 	if d.cfg.TUN == "" {
 		c.Dial = d.dial
@@ -61,7 +61,9 @@ func (d *Daemon) status(context.Context) (localapi.Status, error) {
 	s.State = localapi.StateRunning
 	s.Self = node(nm.Self)
 	paths := map[string]netnode.PeerStatus{}
-	for _, p := range m.node.Status().Peers {
+	ns := m.node.Status()
+	s.Endpoints, s.HomeRelay = ns.Endpoints, ns.Home
+	for _, p := range ns.Peers {
 		paths[p.Node.ID] = p
 	}
 	for _, p := range nm.Peers {
@@ -69,8 +71,9 @@ func (d *Daemon) status(context.Context) (localapi.Status, error) {
 		if x, ok := paths[p.ID]; ok {
 			q.LastHandshake, q.RxBytes, q.TxBytes = x.Handshake, x.Rx, x.Tx
 			if x.Path.IsValid() {
-				q.Path = x.Path.String()
+				q.Path, q.LatencyMS = x.Path.String(), ms(x.RTT)
 			}
+			q.Relay = x.Relay
 		}
 		s.Peers = append(s.Peers, q)
 	}

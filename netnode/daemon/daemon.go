@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -60,11 +59,11 @@ type Daemon struct {
 
 // member is the node while it is up, owned by Run.
 type member struct {
-	node      *netnode.Node
-	client    *netmap.Client
-	endpoints []netip.AddrPort // where the node can be reached, guarded by Daemon.mu
-	end       context.CancelCauseFunc
-	done      chan struct{}
+	node   *netnode.Node
+	client *netmap.Client
+	where  netmap.Where // where the node can be reached, guarded by Daemon.mu
+	end    context.CancelCauseFunc
+	done   chan struct{}
 }
 
 const downFile = "down"
@@ -254,9 +253,9 @@ func (d *Daemon) up(parent context.Context, st *netmap.State, api chan error) er
 	defer end(nil)
 	m := &member{end: end, done: make(chan struct{})}
 	node, err := netnode.New(netnode.Config{
-		PrivateKey: st.WG, UDPPort: d.cfg.UDPPort, TUN: d.cfg.TUN, RunDir: d.cfg.RunDir, AdmitPorts: d.cfg.AdmitPorts,
+		PrivateKey: st.WG, Control: st.Control, UDPPort: d.cfg.UDPPort, TUN: d.cfg.TUN, RunDir: d.cfg.RunDir, AdmitPorts: d.cfg.AdmitPorts,
 		EndpointsFile: filepath.Join(st.Dir, "endpoints.json"), Log: d.log, Loopback: d.cfg.Loopback,
-		OnEndpoints: func(eps []netip.AddrPort) { d.publish(m, eps) },
+		OnEndpoints: func(w netmap.Where) { d.publish(m, w) },
 	})
 	if err != nil {
 		return err
@@ -283,9 +282,9 @@ func (d *Daemon) up(parent context.Context, st *netmap.State, api chan error) er
 	d.mu.Lock()
 	m.client = client
 	d.member = m
-	eps := m.endpoints
+	w := m.where
 	d.mu.Unlock()
-	client.PublishEndpoints(eps)
+	client.PublishEndpoints(w)
 	if len(d.cfg.HostKeys) > 0 {
 		if err := m.client.PublishHostKeys(d.cfg.HostKeys); err != nil {
 			d.log.Error("host keys not published", "err", err)
@@ -330,13 +329,13 @@ func (d *Daemon) up(parent context.Context, st *netmap.State, api chan error) er
 }
 
 // publish passes our endpoints on; those that come before there is a client are kept for it.
-func (d *Daemon) publish(m *member, eps []netip.AddrPort) {
+func (d *Daemon) publish(m *member, w netmap.Where) {
 	d.mu.Lock()
-	m.endpoints = eps
+	m.where = w
 	c := m.client
 	d.mu.Unlock()
 	if c != nil {
-		c.PublishEndpoints(eps)
+		c.PublishEndpoints(w)
 	}
 }
 

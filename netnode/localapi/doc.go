@@ -12,7 +12,7 @@
 // caller is in one of three classes, and a class may do all that the class above it may:
 //
 //	anyone        status, whois, resolve (names, addresses, host keys)
-//	the owner     dial, sessions, why
+//	the owner     dial, sessions, why; ping and netcheck, which with a kernel TUN are anyone's
 //	root          join, up, down
 //
 // Where the node is the owner's own userspace node (Config.Userspace) the owner may also join,
@@ -36,6 +36,8 @@
 //	GET  /v1/resolve?name=NAME            -> Resolved
 //	GET  /v1/sessions                     -> []Session
 //	GET  /v1/policy/why?host=H&user=U     -> Why
+//	POST /v1/ping?host=H                  -> Pong
+//	POST /v1/netcheck                     -> Netcheck
 //	POST /v1/join     JoinRequest         -> {}
 //	POST /v1/up       {}                  -> {}
 //	POST /v1/down     {}                  -> {}

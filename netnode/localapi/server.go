@@ -44,6 +44,8 @@ type Config struct {
 	Up, Down func(ctx context.Context) error
 	Sessions func(ctx context.Context) ([]Session, error)
 	Why      func(ctx context.Context, r WhyRequest) (Why, error)
+	Ping     func(ctx context.Context, host string) (Pong, error)
+	Netcheck func(ctx context.Context) (Netcheck, error)
 }
 
 type server struct {
@@ -167,6 +169,8 @@ func (s *server) routes() http.Handler {
 	handle("GET /v1/resolve", anyone, callTimeout, s.resolve)
 	handle("GET /v1/sessions", owner, callTimeout, s.sessions)
 	handle("GET /v1/policy/why", owner, callTimeout, s.why)
+	handle("POST /v1/ping", anyone, pingTime, s.ping)
+	handle("POST /v1/netcheck", anyone, pingTime, s.netcheck)
 	handle("POST /v1/join", manager, joinTimeout, s.join)
 	handle("POST /v1/up", manager, callTimeout, s.plain(s.cfg.Up))
 	handle("POST /v1/down", manager, callTimeout, s.plain(s.cfg.Down))

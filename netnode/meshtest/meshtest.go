@@ -136,7 +136,7 @@ func (m *Mesh) Endpoint(name string) netip.AddrPort {
 func (m *Mesh) publish(x *member) {
 	for _, y := range m.members {
 		if y != x && y.node != nil {
-			y.node.SetEndpoints(x.id.ID, []netip.AddrPort{m.Endpoint(x.Name)})
+			y.node.SetEndpoints(x.id.ID, netmap.Where{Endpoints: []netip.AddrPort{m.Endpoint(x.Name)}})
 		}
 	}
 }

@@ -1,0 +1,93 @@
+package netnode
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+
+	"tssh/netnode/netmap"
+	"tssh/netnode/path"
+)
+
+const (
+	lookEvery = 5 * time.Second        // at the local addresses, where no news of them comes
+	settle    = 300 * time.Millisecond // after news: changes come in bursts
+	sleptFor  = 10 * time.Second       // the wall clock ahead of ours: the computer slept
+)
+
+// look has seek look now.
+func (n *Node) look() {
+	select {
+	case n.looks <- struct{}{}:
+	default:
+	}
+}
+
+// seek keeps known where this node can be reached, until ctx ends: its own addresses, how
+// it looks from outside, and the relay it is at home at.
+func (n *Node) seek(ctx context.Context) {
+	news := watchNetwork(ctx, n.log)
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	var local []netip.AddrPort
+	var told netmap.Where
+	first := true
+	last := time.Now()
+	for {
+		now := time.Now()
+		slept := now.Round(0).Sub(last.Round(0))-now.Sub(last) > sleptFor
+		last = now
+		here := n.candidates()
+		if !first && (slept || slices.ContainsFunc(local, func(a netip.AddrPort) bool { return !slices.Contains(here, a) })) {
+			n.log.Info("the network changed", "slept", slept, "addresses", len(here))
+			n.stun.forget()
+			if n.relays != nil {
+				n.relays.NetworkChanged()
+			}
+			n.bind.NetworkChanged()
+		} else if !first && !slices.Equal(local, here) {
+			n.stun.forget()
+			n.bind.NetworkChanged()
+		}
+		local = here
+		if n.relays != nil && n.stun.due(now, n.bind.Awake() > 0) {
+			n.stun.ask(ctx)
+		}
+		w := netmap.Where{Endpoints: n.reachable(here), Home: n.Home()}
+		if first || !told.Equal(w) {
+			told = w
+			n.bind.SetOwn(path.Where{Addrs: w.Endpoints, Home: w.Home})
+			if n.cfg.OnEndpoints != nil {
+				n.cfg.OnEndpoints(netmap.Where{Endpoints: slices.Clone(w.Endpoints), Home: w.Home})
+			}
+		}
+		first = false
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.looks:
+		case <-tick.C:
+		case <-news:
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(settle):
+			}
+		}
+	}
+}
+
+// reachable is the local addresses and those seen from outside. The latter come first:
+// when there are too many, one that works from anywhere is worth more.
+func (n *Node) reachable(local []netip.AddrPort) []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, m := range n.stun.seen() {
+		if n.outside(m.addr.Addr()) && !slices.Contains(out, m.addr) && !slices.Contains(local, m.addr) && len(out) < maxCandidates/2 {
+			out = append(out, m.addr)
+		}
+	}
+	slices.SortFunc(out, netip.AddrPort.Compare)
+	out = append(out, local...)
+	return out[:min(len(out), maxCandidates)]
+}
