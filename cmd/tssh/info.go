@@ -168,11 +168,7 @@ func (a *app) whois(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	addr := f.rest[0]
-	if host, _, ok := strings.Cut(addr, "%"); ok {
-		addr = host
-	}
-	n, err := c.WhoIs(ctx, addr)
+	n, err := c.WhoIs(ctx, f.rest[0])
 	if err != nil {
 		return err
 	}

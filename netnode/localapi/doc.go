@@ -46,5 +46,6 @@
 // A dial asks for "Upgrade: tssh-raw". After the 101 each side's end of data is the half-close
 // of the unix socket, and is passed on as the half-close of the TCP connection, both ways.
 //
-// A name is a node's name, NAME.MESH.internal (a trailing dot is allowed), or a mesh address.
+// ADDR is an address, or an address and port as servers log them ("100.64.0.7:53122",
+// "[fd7a::1]:22"); the port does not count. A name is a node's name, NAME.MESH.internal (a trailing dot is allowed), or a mesh address.
 package localapi

@@ -227,11 +227,11 @@ func (s *server) whois(ctx context.Context, r *http.Request) (any, error) {
 	if s.cfg.WhoIs == nil {
 		return nil, unsupported()
 	}
-	a, err := netip.ParseAddr(r.URL.Query().Get("addr"))
-	if err != nil {
+	a, ok := ParseAddr(r.URL.Query().Get("addr"))
+	if !ok {
 		return nil, Errorf(CodeBadRequest, "%q is not an address", short(r.URL.Query().Get("addr")))
 	}
-	return s.cfg.WhoIs(ctx, a.Unmap())
+	return s.cfg.WhoIs(ctx, a)
 }
 
 func (s *server) resolve(ctx context.Context, r *http.Request) (any, error) {
