@@ -21,7 +21,7 @@ import (
 func (c *cli) verbs() map[string]verb {
 	var role, since string
 	var ifMatch int64
-	var relayURL, relayHash string
+	var relayURL, relayHash, relayKey string
 	var relaySTUN int
 	var key coord.KeyRequest
 	return map[string]verb{
@@ -35,6 +35,7 @@ func (c *cli) verbs() map[string]verb {
 			fs.Func("tag", "", func(s string) error { key.Tags = append(key.Tags, strings.Split(s, ",")...); return nil })
 			fs.BoolVar(&key.Reusable, "reusable", false, "")
 			fs.BoolVar(&key.Ephemeral, "ephemeral", false, "")
+			fs.BoolVar(&key.Relay, "relay", false, "")
 			fs.Func("expiry", "", func(s string) (err error) { key.Expiry, err = parseDuration(s); return err })
 		}, run: func([]string) error { return c.keyCreate(key) }},
 		"key list":    {run: func([]string) error { return c.keyList() }},
@@ -57,8 +58,9 @@ func (c *cli) verbs() map[string]verb {
 		"relay add": {min: 1, max: 1, flags: func(fs *flag.FlagSet) {
 			fs.StringVar(&relayURL, "url", "", "")
 			fs.StringVar(&relayHash, "cert-sha256", "", "")
+			fs.StringVar(&relayKey, "key", "", "")
 			fs.IntVar(&relaySTUN, "stun", 0, "")
-		}, run: func(a []string) error { return c.relayAdd(a[0], relayURL, relayHash, relaySTUN) }},
+		}, run: func(a []string) error { return c.relayAdd(a[0], relayURL, relayKey, relayHash, relaySTUN) }},
 		"relay remove": {min: 1, max: 1, run: func(a []string) error { return c.name(coord.AdminRelayDrop, a[0], "relay %s is removed") }},
 		"audit": {flags: func(fs *flag.FlagSet) { fs.StringVar(&since, "since", "", "") },
 			run: func([]string) error { return c.audit(since) }},

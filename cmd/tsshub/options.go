@@ -22,6 +22,7 @@ type options struct {
 	roles                            map[string]bool
 	stunListen                       string // UDP address of STUN; empty: the usual port, or any
 	relayRate                        int64  // bytes a second that one node may send through the relay; 0: the default
+	joinFile, hostname               string // of a relay that stands alone
 	restored                         bool
 	level                            slog.Level
 	host                             string // host:port of url, for tokens
@@ -38,6 +39,8 @@ func parseServe(args []string) (o options, err error) {
 	rec := fs.String("recordings", "", "")
 	fs.StringVar(&o.replay, "replay", "", "")
 	fs.IntVar(&o.udpPort, "udp-port", 0, "")
+	fs.StringVar(&o.joinFile, "join-file", "", "")
+	fs.StringVar(&o.hostname, "hostname", "", "")
 	fs.StringVar(&o.stunListen, "stun-listen", "", "")
 	fs.Int64Var(&o.relayRate, "relay-rate", 0, "")
 	roles := fs.String("roles", strings.Join(defaultRoles(), ","), "")
@@ -103,8 +106,11 @@ func parseServe(args []string) (o options, err error) {
 		}
 		o.roles[r] = true
 	}
-	if !o.roles["coord"] {
+	if !o.roles["coord"] && (len(o.roles) != 1 || !o.roles["relay"]) {
 		return o, errNoCoord()
+	}
+	if o.roles["coord"] && o.joinFile != "" {
+		return o, usageError{"serve: --join-file is for a relay that stands alone (--roles relay)"}
 	}
 	return o, nil
 }

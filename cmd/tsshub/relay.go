@@ -102,8 +102,8 @@ func (h *hub) ownRelay(stun net.PacketConn) (netmap.Relay, error) {
 	return r, r.Check()
 }
 
-// relayAdd is `tsshub relay add NAME --url https://HOST:PORT [--cert-sha256 HEX] [--stun PORT]`.
-func (c *cli) relayAdd(name, url, hash string, stun int) error {
+// relayAdd is `tsshub relay add NAME --url https://HOST:PORT [--key KEY | --cert-sha256 HEX] [--stun PORT]`.
+func (c *cli) relayAdd(name, url, key, hash string, stun int) error {
 	host, err := hostOf(url)
 	if err != nil {
 		return usageError{"relay add: --url is of the form https://HOST:PORT"}
@@ -117,6 +117,14 @@ func (c *cli) relayAdd(name, url, hash string, stun int) error {
 		return usageError{"relay add: a port is a number up to 65535"}
 	}
 	r := netmap.Relay{ID: name, Host: h, Port: uint16(n), STUN: uint16(stun)}
+	if key != "" && hash != "" {
+		return usageError{"relay add: --key and --cert-sha256 are both given"}
+	}
+	if key != "" {
+		if r.Pin, err = netmap.ParseControlPublic(key); err != nil {
+			return usageError{"relay add: --key is what the relay printed when it started"}
+		}
+	}
 	if hash != "" {
 		if _, err := fmt.Sscanf(strings.ReplaceAll(hash, ":", ""), "%x", &r.CertHash); err != nil || len(r.CertHash) != 32 {
 			return usageError{"relay add: --cert-sha256 is 64 hexadecimal digits"}
@@ -148,7 +156,7 @@ func (c *cli) relayList() error {
 		known, stun := "public certificate", ""
 		switch {
 		case !r.Pin.IsZero():
-			known = "hub key"
+			known = "key " + r.Pin.String()[:8]
 		case len(r.CertHash) > 0:
 			known = fmt.Sprintf("certificate %x", r.CertHash[:6])
 		}

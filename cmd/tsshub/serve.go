@@ -51,6 +51,10 @@ func (c *cli) serve(args []string) error {
 	if err != nil {
 		return err
 	}
+	if !opt.roles["coord"] {
+		syscall.Umask(0o077)
+		return c.standalone(opt)
+	}
 	syscall.Umask(0o077) // databases and sockets are the hub's alone
 	dir, err := inspect(opt.state)
 	if err != nil {

@@ -18,14 +18,15 @@ const usage = `usage:
   tsshub serve --state DIR [--listen :8443] [--url https://HUB:8443] [--mesh NAME] [--policy FILE]
                [--db sqlite:FILE] [--recordings file:///DIR] [--roles coord,relay,recorder]
                [--replay 127.0.0.1:8080] [--udp-port N] [--stun-listen :3478] [--relay-rate BYTES] [--restored]
+  tsshub serve --roles relay --state DIR --join-file FILE|- [--hostname NAME] [--listen :443] [--url https://RELAY:443]
   tsshub status
   tsshub user add EMAIL [--role admin|member|...] | list | remove EMAIL
-  tsshub key create (--user EMAIL | --tag tag:NAME...) [--reusable] [--ephemeral] [--expiry 24h]
+  tsshub key create (--user EMAIL | --tag tag:NAME... | --relay) [--reusable] [--ephemeral] [--expiry 24h]
   tsshub key list | revoke ID
   tsshub node list | expire NAME | remove NAME
   tsshub policy get | check FILE | diff FILE | set FILE [--if-match REVISION]
   tsshub policy log | show REVISION | revert REVISION | directory
-  tsshub relay list | add NAME --url https://HOST:PORT [--cert-sha256 HEX] [--stun PORT] | remove NAME
+  tsshub relay list | add NAME --url https://HOST:PORT [--key KEY | --cert-sha256 HEX] [--stun PORT] | remove NAME
   tsshub audit [--since T]
 every command but serve takes --state DIR, and --json for programs
 `
@@ -137,7 +138,15 @@ func errRole(role string) error {
 }
 
 func errNoCoord() error {
-	return &trouble{say: "a hub without the role coord cannot be run yet", hint: "leave --roles out"}
+	return &trouble{say: "without the role coord only a relay can stand alone", hint: "--roles relay, or leave --roles out"}
+}
+
+func errRelayToken() error {
+	return &trouble{say: "this relay is not in a mesh yet", hint: "make a token on the hub with tsshub key create --relay, and give it with --join-file"}
+}
+
+func errBadToken(err error) error {
+	return &trouble{say: cause(err), hint: "copy the whole line that tsshub key create printed"}
 }
 
 func errDB(db string) error {

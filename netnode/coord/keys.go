@@ -42,6 +42,7 @@ type KeyRequest struct {
 	Tags      []string      `json:"tags,omitempty"`
 	Reusable  bool          `json:"reusable,omitempty"`
 	Ephemeral bool          `json:"ephemeral,omitempty"`
+	Relay     bool          `json:"relay,omitempty"`  // for a relay that stands alone; neither User nor Tags
 	Expiry    time.Duration `json:"expiry,omitempty"` // 0: 24 h
 }
 
@@ -61,7 +62,12 @@ type KeyInfo struct {
 // CreateKey makes an auth key. The token in the answer is the only copy there is.
 func (s *Server) CreateKey(ctx context.Context, who string, r KeyRequest) (KeyInfo, error) {
 	k := &authKey{Reusable: r.Reusable, Ephemeral: r.Ephemeral}
-	if (r.User != "") == (len(r.Tags) > 0) {
+	if r.Relay && (r.User != "" || len(r.Tags) > 0 || r.Ephemeral) {
+		return KeyInfo{}, refuse(netmap.CodeBad, "a key for a relay is for nothing else")
+	}
+	if r.Relay {
+		k.Tags = []policy.Tag{netmap.RelayTag}
+	} else if (r.User != "") == (len(r.Tags) > 0) {
 		return KeyInfo{}, refuse(netmap.CodeBad, "a key is for a person (--user) or for tagged machines (--tag), one of the two")
 	}
 	for _, t := range r.Tags {
@@ -71,6 +77,9 @@ func (s *Server) CreateKey(ctx context.Context, who string, r KeyRequest) (KeyIn
 		}
 		if tag == netmap.HubTag {
 			return KeyInfo{}, refuse(netmap.CodeBad, "%s is the hub's own tag", tag)
+		}
+		if tag == netmap.RelayTag {
+			return KeyInfo{}, refuse(netmap.CodeBad, "%s is for relays: tsshub key create --relay", tag)
 		}
 		if !slices.Contains(k.Tags, tag) {
 			k.Tags = append(k.Tags, tag)

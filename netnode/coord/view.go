@@ -86,10 +86,14 @@ func (v *view) adjacent(a, b *policy.Identity) bool {
 }
 
 // sees reports whether viewer has target in its map. Everybody sees itself and the
-// hub's own node, which sees everybody.
+// hub's own node, which sees everybody; a relay that stands alone sees everybody, too, and
+// nobody sees it: it has to know whom to let in, and nothing else.
 func (s *state) sees(v *view, viewer, target *netmap.Node) bool {
-	if viewer.ID == target.ID || viewer.Hub() || target.Hub() {
+	if viewer.ID == target.ID || viewer.Hub() || target.Hub() || viewer.Relay() {
 		return true
+	}
+	if target.Relay() {
+		return false
 	}
 	a, b := s.identity(viewer), s.identity(target)
 	return v.adjacent(&a, &b)

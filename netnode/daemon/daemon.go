@@ -106,7 +106,7 @@ func (d *Daemon) Join(ctx context.Context, token netmap.Token, name string) erro
 		}
 		name = netmap.NameFromHostname(h)
 	}
-	st, err := netmap.Join(ctx, netmap.JoinConfig{Dir: d.cfg.State, Token: token, Name: name, HostKeys: d.cfg.HostKeys, Attributes: d.cfg.Attributes})
+	st, err := netmap.Join(ctx, netmap.JoinConfig{Dir: d.cfg.State, Token: token, Name: name, HostKeys: d.cfg.HostKeys, Attributes: d.cfg.Attributes, Dial: dialHub})
 	if err != nil {
 		return err
 	}
@@ -264,7 +264,7 @@ func (d *Daemon) up(parent context.Context, st *netmap.State, api chan error) er
 	known := make(chan struct{}) // closed when the node works by a map that says who it is
 	var once sync.Once
 	client, err := netmap.NewClient(netmap.ClientConfig{
-		State: st, Log: d.log,
+		State: st, Log: d.log, Dial: dialHub,
 		OnMap: func(nm *netmap.Map) {
 			node.SetMap(nm)
 			if nm.Self.Valid() {

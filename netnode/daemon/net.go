@@ -3,11 +3,18 @@ package daemon
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"time"
 
 	"tssh/netnode/localapi"
+	"tssh/netnode/relay"
 )
+
+// dialHub reaches the hub, through the proxy that HTTPS_PROXY names where there is one.
+func dialHub(ctx context.Context, _, addr string) (net.Conn, error) {
+	return relay.DialTCP(ctx, addr, nil, relay.ProxyFromEnvironment)
+}
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 

@@ -218,7 +218,7 @@ func (b *book) build(self string, now time.Time) (m *Map, wake time.Time) {
 		if !n.Until.IsZero() && !now.Before(n.Until) {
 			continue
 		}
-		m.Peers = append(m.Peers, Peer{Identity: b.identity(n), Key: n.WG, HostKeys: slices.Clone(n.HostKeys), Expires: n.Until})
+		m.Peers = append(m.Peers, Peer{Identity: b.identity(n), Key: n.WG, Control: n.Control, HostKeys: slices.Clone(n.HostKeys), Expires: n.Until})
 	}
 	slices.SortFunc(m.Peers, func(x, y Peer) int {
 		if c := strings.Compare(x.Name, y.Name); c != 0 {

@@ -33,6 +33,7 @@ type Map struct {
 type Peer struct {
 	policy.Identity
 	Key      WGPublic
+	Control  ControlPublic
 	HostKeys []string  // SSH host keys, lines as in authorized_keys without options
 	Expires  time.Time // zero: never
 }

@@ -14,6 +14,8 @@ import (
 const (
 	HubName            = "hub"
 	HubTag  policy.Tag = "tag:tsshub"
+	// RelayTag is of relays that stand alone. They know every node and no node knows them.
+	RelayTag policy.Tag = "tag:tssh-relay"
 )
 
 // reservedHosts mean something else wherever they are typed: the verbs of tssh, the

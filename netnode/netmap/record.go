@@ -262,6 +262,9 @@ func (n *Node) check() error {
 // Hub reports whether the node is the hub's own, which everyone sees.
 func (n *Node) Hub() bool { return len(n.Tags) == 1 && n.Tags[0] == HubTag }
 
+// Relay reports whether the node is a relay that stands alone.
+func (n *Node) Relay() bool { return len(n.Tags) == 1 && n.Tags[0] == RelayTag }
+
 func (u *User) check() error {
 	if u.ID != string(u.Login) {
 		return errors.New("its id is not its login")
