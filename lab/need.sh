@@ -32,6 +32,7 @@ if [ "$what" = test ]; then
 	need iperf3 iperf3
 	need setpriv util-linux
 	need turnutils_stunclient coturn
+	need stun stun-client
 fi
 [ -n "$missing" ] || exit 0
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -52,16 +51,13 @@ type ClientConfig struct {
 }
 
 const (
-	linkQueue   = 256              // packets on their way to one relay
-	idleLink    = time.Minute      // a relay that is not home is left after this
-	pingEvery   = 15 * time.Second // a connection that is silent is asked
-	silence     = 25 * time.Second // and given up
-	handshake   = 15 * time.Second
-	backoffMin  = 250 * time.Millisecond
-	backoffMax  = 30 * time.Second
+	idleLink    = time.Minute             // a relay that is not home is left after this
 	homePatient = 1500 * time.Millisecond // without the home relay before another becomes it
-	homeReview  = 5 * time.Minute
-	maxHeard    = 16384 // peers whose relay is remembered
+	homeReview  = 5 * time.Minute         // how often all are measured
+	measureFor  = 5 * time.Second
+	firstWait   = 300 * time.Millisecond // after the first that answers, for a quicker one
+	maxHeard    = 16384                  // peers whose relay is remembered
+	notHereFor  = 5 * time.Second
 )
 
 // Client is a node's side of all relays. Run does the work.
@@ -74,9 +70,18 @@ type Client struct {
 	servers []Server
 	links   map[string]*link // by server id
 	home    string
-	heard   map[Key]string // where a peer's last packet came from
+	heard   map[Key]string           // where a peer's last packet came from
+	gone    map[absence]time.Time    // relays that said they do not have a peer
+	latency map[string]time.Duration // by server id; also of those that are not connected now
 	closed  bool
 	reset   bool // dial anew: the network changed
+	again   bool // and measure anew
+}
+
+// absence is a peer that a relay does not have.
+type absence struct {
+	peer  Key
+	relay string
 }
 
 // NewClient makes a Client without servers.
@@ -90,7 +95,8 @@ func NewClient(c ClientConfig) (*Client, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Client{cfg: c, priv: key.NodePrivateFromRaw32(mem.B(c.Private[:])), wake: make(chan struct{}, 1), links: map[string]*link{}, heard: map[Key]string{}}, nil
+	return &Client{cfg: c, priv: key.NodePrivateFromRaw32(mem.B(c.Private[:])), wake: make(chan struct{}, 1), links: map[string]*link{},
+		heard: map[Key]string{}, gone: map[absence]time.Time{}, latency: map[string]time.Duration{}}, nil
 }
 
 func (c *Client) kick() {
@@ -127,29 +133,80 @@ func (c *Client) Home() string {
 }
 
 // Send passes a packet to a relay: to at, where the peer is at home; when that is not
-// known, to where it was last heard, else to the own home relay. It never blocks; false
-// means that the packet was dropped.
+// known, to where it was last heard, else to the own home relay. When that relay cannot be
+// reached, the peer will have moved, and it is looked for at the others. Send never
+// blocks; false means that the packet was dropped.
 func (c *Client) Send(to Key, at string, packet []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
+	s := c.server(c.pick(to, at))
+	if c.closed || s == nil {
 		return false
 	}
-	if at == "" || c.server(at) == nil {
-		if at = c.heard[to]; at == "" || c.server(at) == nil {
-			at = c.home
-		}
-	}
-	l := c.links[at]
+	l := c.links[s.ID]
 	if l == nil {
-		s := c.server(at)
-		if s == nil {
-			return false
-		}
 		l = c.addLink(*s)
 		c.kick()
 	}
 	return l.queue(to, packet)
+}
+
+// pick says which relay is the way to a peer. Callers hold mu.
+func (c *Client) pick(to Key, at string) string {
+	now := time.Now()
+	usable := func(id string) bool {
+		if id == "" || c.server(id) == nil {
+			return false
+		}
+		if l := c.links[id]; l != nil && l.down() {
+			return false
+		}
+		return now.Sub(c.gone[absence{to, id}]) > notHereFor
+	}
+	first := ""
+	for _, id := range []string{at, c.heard[to], c.home} {
+		if usable(id) {
+			return id
+		}
+		if first == "" && id != "" && c.server(id) != nil {
+			first = id
+		}
+	}
+	// Asking everywhere is for when a relay died, not for a peer that is simply not there.
+	if l := c.links[first]; l != nil && l.down() {
+		for _, s := range c.servers {
+			if usable(s.ID) {
+				return s.ID
+			}
+		}
+	}
+	return first
+}
+
+// notHere notes that a relay does not have a peer.
+func (c *Client) notHere(peer Key, at string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.gone) >= maxHeard {
+		clear(c.gone)
+	}
+	c.gone[absence{peer, at}] = time.Now()
+	if c.heard[peer] == at {
+		delete(c.heard, peer)
+	}
+}
+
+// measured notes how far a relay is.
+func (c *Client) measured(id string, d time.Duration) {
+	c.mu.Lock()
+	first := c.latency[id] == 0
+	if c.server(id) != nil {
+		c.latency[id] = d
+	}
+	c.mu.Unlock()
+	if first {
+		c.kick()
+	}
 }
 
 // server finds a relay by its id. Callers hold mu.
@@ -178,6 +235,9 @@ func (c *Client) received(from Key, at string, packet []byte) {
 		}
 		c.heard[from] = at
 	}
+	if len(c.gone) > 0 {
+		delete(c.gone, absence{from, at})
+	}
 	c.mu.Unlock()
 	c.cfg.OnPacket(from, packet)
 }
@@ -198,9 +258,9 @@ func (c *Client) Status() []Status {
 	defer c.mu.Unlock()
 	out := make([]Status, 0, len(c.servers))
 	for _, s := range c.servers {
-		st := Status{ID: s.ID, Host: s.address(), Home: s.ID == c.home}
+		st := Status{ID: s.ID, Host: s.address(), Home: s.ID == c.home, Latency: c.latency[s.ID]}
 		if l := c.links[s.ID]; l != nil {
-			st.Connected, st.Latency = l.up.Load(), time.Duration(l.latency.Load())
+			st.Connected = l.up.Load()
 			if e := l.problem.Load(); e != nil && !st.Connected {
 				st.Err = *e
 			}
@@ -213,13 +273,11 @@ func (c *Client) Status() []Status {
 // Run keeps the home relay connected until ctx ends. It returns after its last goroutine.
 func (c *Client) Run(ctx context.Context) {
 	var links sync.WaitGroup
-	lastHome := ""
-	var lost time.Time // since when the home relay is not connected
-	var review time.Time
+	said := ""
+	var h housing
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		now := time.Now()
 		c.mu.Lock()
 		if ctx.Err() != nil {
 			c.closed = true
@@ -231,39 +289,108 @@ func (c *Client) Run(ctx context.Context) {
 			links.Wait()
 			return
 		}
+		now := time.Now()
 		c.prune(now)
-		if l := c.links[c.home]; l != nil && l.up.Load() {
-			lost = time.Time{}
-		} else if lost.IsZero() {
-			lost = now
-		}
-		if c.server(c.home) == nil || !lost.IsZero() && now.Sub(lost) > homePatient && len(c.servers) > 1 || now.After(review) {
-			c.choose(!lost.IsZero() && now.Sub(lost) > homePatient)
-			review = now.Add(homeReview)
-			if c.home != lastHome {
-				lost = now
-			}
-		}
-		for _, l := range c.links {
+		c.settle(&h, now)
+		for id, l := range c.links {
+			l.home.Store(id == c.home)
 			if !l.running {
 				l.running = true
 				links.Go(func() { l.run(ctx) }) // ends with ctx, or with l.stop
 			}
 		}
-		home := ""
-		if l := c.links[c.home]; l != nil && l.up.Load() {
+		home := said
+		switch l := c.links[c.home]; {
+		case l != nil && l.up.Load():
 			home = c.home
+		case c.home == "" || l == nil || l.silent.Load() || !h.lost.IsZero() && now.Sub(h.lost) > homePatient:
+			home = ""
 		}
 		c.mu.Unlock()
-		if home != lastHome {
-			lastHome = home
+		if home != said {
+			said = home
 			c.cfg.OnHome(home)
+		}
+		wait := tick.C
+		if !h.first.IsZero() && c.Home() == "" {
+			wait = time.After(firstWait / 3)
 		}
 		select {
 		case <-ctx.Done():
 		case <-c.wake:
-		case <-tick.C:
+		case <-wait:
 		}
+	}
+}
+
+// housing is what Run remembers about where to be at home.
+//
+//	none --first answer, and a moment--> home --lost, or a much nearer one--> another
+type housing struct {
+	lost   time.Time // since when the home relay is not connected
+	first  time.Time // when the first relay answered, while there is no home
+	review time.Time // when all are measured again
+	decide time.Time // when the measuring is over; zero: none is going on
+}
+
+// settle looks at where this node is at home. Callers hold mu.
+func (c *Client) settle(h *housing, now time.Time) {
+	if c.home != "" && c.server(c.home) == nil {
+		c.home = "" // no relay of the mesh any more
+	}
+	if c.home == "" {
+		answered, open := 0, 0
+		for _, s := range c.servers {
+			l := c.links[s.ID]
+			if l == nil {
+				l = c.addLink(s)
+			}
+			switch {
+			case l.up.Load() && c.latency[s.ID] != 0:
+				answered++
+			case !l.down():
+				open++
+			}
+		}
+		if answered > 0 && h.first.IsZero() {
+			h.first = now
+		}
+		if answered > 0 && (open == 0 || now.Sub(h.first) >= firstWait) {
+			c.choose(false)
+			*h = housing{review: now.Add(jitter(homeReview))}
+		}
+		return
+	}
+	if c.again {
+		h.review, c.again = now, false
+	}
+	l := c.links[c.home]
+	switch {
+	case l.up.Load():
+		h.lost = time.Time{}
+	case h.lost.IsZero():
+		h.lost = now
+	}
+	switch {
+	case !h.lost.IsZero() && len(c.servers) > 1 && (l.silent.Load() || now.Sub(h.lost) > homePatient):
+		for _, s := range c.servers {
+			if c.links[s.ID] == nil {
+				c.addLink(s)
+			}
+		}
+		if c.choose(true) {
+			h.lost = time.Time{}
+		}
+	case !h.decide.IsZero() && now.After(h.decide):
+		c.choose(false)
+		h.decide, h.review = time.Time{}, now.Add(jitter(homeReview))
+	case h.decide.IsZero() && now.After(h.review) && len(c.servers) > 1:
+		for _, s := range c.servers {
+			if c.links[s.ID] == nil {
+				c.addLink(s)
+			}
+		}
+		h.decide = now.Add(measureFor)
 	}
 }
 
@@ -277,6 +404,7 @@ func (c *Client) prune(now time.Time) {
 			delete(c.links, id)
 		}
 	}
+	c.again = c.again || c.reset
 	c.reset = false
 	if c.home != "" && c.links[c.home] == nil {
 		if s := c.server(c.home); s != nil {
@@ -285,46 +413,34 @@ func (c *Client) prune(now time.Time) {
 	}
 }
 
-// choose picks the home relay: the quickest of those that answered, and of several about
-// as quick the one that it is. lost says that the present one does not do. Callers hold mu.
-func (c *Client) choose(lost bool) {
+// choose picks the home relay among those that are connected: the nearest. One that is
+// home stays it unless another is nearer by a third and by 10 ms: to move costs all peers a
+// message. lost says that the present one does not do. Callers hold mu.
+func (c *Client) choose(lost bool) (moved bool) {
 	best := ""
-	var bestLatency time.Duration
+	var nearest time.Duration
 	for _, s := range c.servers {
-		var latency time.Duration
-		down := false
-		if l := c.links[s.ID]; l != nil {
-			latency, down = time.Duration(l.latency.Load()), !l.up.Load() && l.problem.Load() != nil
-		}
-		if lost && s.ID == c.home || down && best != "" {
+		l := c.links[s.ID]
+		if l == nil || !l.up.Load() || lost && s.ID == c.home {
 			continue
 		}
-		if latency == 0 {
-			latency = time.Second // not known: after those that are, in the order of the map
+		d := c.latency[s.ID]
+		if d == 0 {
+			d = time.Second // not known yet: after those that are, in the order of the map
 		}
 		if s.ID == c.home {
-			latency = latency * 2 / 3
+			d = min(d*2/3, d-10*time.Millisecond)
 		}
-		if best == "" || latency < bestLatency {
-			best, bestLatency = s.ID, latency
+		if best == "" || d < nearest {
+			best, nearest = s.ID, d
 		}
 	}
 	if best == "" || best == c.home {
-		return
+		return false
 	}
-	if c.home != "" {
-		c.cfg.Log.Info("home relay", "is", best, "was", c.home)
-	}
+	c.cfg.Log.Info("home relay", "is", best, "was", c.home)
 	c.home = best
-	if c.links[best] == nil {
-		c.addLink(*c.server(best))
-	}
-	// The others are measured once, so that the next choice is one.
-	for _, s := range c.servers {
-		if c.links[s.ID] == nil {
-			c.addLink(s)
-		}
-	}
+	return true
 }
 
 // jitter is a random time below d, at least a quarter of it.
@@ -338,4 +454,5 @@ func plainError(err error) string {
 	return err.Error()
 }
 
-var errSilent = fmt.Errorf("relay: silent for %v", silence)
+// errSilent is the end of a connection that is still there and carries nothing.
+var errSilent = errors.New("relay: it is silent")

@@ -3,13 +3,13 @@ package relay
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
-	"strconv"
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
@@ -53,18 +53,27 @@ func DialTCP(ctx context.Context, address string, addrs []netip.Addr, proxy func
 
 // dialProxy asks an HTTP proxy for a tunnel with CONNECT.
 func dialProxy(ctx context.Context, d *net.Dialer, via *url.URL, address string) (net.Conn, error) {
-	if via.Scheme != "http" {
-		return nil, fmt.Errorf("relay: proxy %s: only http:// proxies are understood", via.Redacted())
-	}
-	port := via.Port()
+	port := map[string]string{"http": "80", "https": "443"}[via.Scheme]
 	if port == "" {
-		port = strconv.Itoa(80)
+		return nil, fmt.Errorf("relay: proxy %s: only http:// and https:// proxies are understood", via.Redacted())
+	}
+	if p := via.Port(); p != "" {
+		port = p
 	}
 	c, err := d.DialContext(ctx, "tcp", net.JoinHostPort(via.Hostname(), port))
 	if err != nil {
 		return nil, fmt.Errorf("relay: proxy %s: %w", via.Redacted(), err)
 	}
-	defer context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })()
+	raw := c
+	defer context.AfterFunc(ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })()
+	if via.Scheme == "https" {
+		t := tls.Client(c, &tls.Config{ServerName: via.Hostname()})
+		if err := t.HandshakeContext(ctx); err != nil {
+			raw.Close()
+			return nil, fmt.Errorf("relay: proxy %s: %w", via.Redacted(), err)
+		}
+		c = t
+	}
 	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: address}, Host: address, Header: http.Header{}}
 	if u := via.User; u != nil {
 		p, _ := u.Password()

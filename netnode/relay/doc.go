@@ -9,6 +9,17 @@
 // A connection to another's home is made with the first packet for it and closed when it
 // has been quiet for a while. Which relay a node is at home at travels with its endpoints.
 //
+// Home is the relay that answered the quickest; all are measured at the start, every few
+// minutes and when the network changed, and a node moves only to one that is nearer by a
+// third and by 10 ms. A relay that hangs up is given 1.5 s to come back before the node
+// moves. One that falls silent is noticed by pings, once a second while packets go and
+// every five seconds otherwise: it is dead when for 1.5 s there is no answer and its kernel
+// acknowledges nothing (asked of the socket on Linux: a relay that holds a sender back to
+// its rate is slow to answer, and alive), or after 15 s without an answer at all. Measured:
+// packets go another way 2.6 s after a wire was cut without a word. A peer whose home
+// cannot be reached has moved, perhaps without the word of it having come (the hub may be
+// what died): it is looked for at the other relays, which say when they do not have it.
+//
 // # Trust
 //
 // A relay is trusted with nothing but to carry: it sees who talks to whom and how much,
@@ -32,7 +43,8 @@
 // its WireGuard key. Corporate proxies are passed with CONNECT, as HTTPS_PROXY says.
 //
 // STUN is RFC 8489's binding request and response over UDP, both families, nothing else:
-// XOR-MAPPED-ADDRESS in the answer, which is never longer than twice the request.
+// XOR-MAPPED-ADDRESS in the answer, which is never longer than 44 bytes. Requests
+// without the magic cookie, of clients as old as RFC 3489, get MAPPED-ADDRESS.
 //
 // # Why not derphttp
 //

@@ -9,12 +9,29 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"go4.org/mem"
 	"tailscale.com/derp"
 	"tailscale.com/types/key"
+)
+
+const (
+	linkQueue  = 256      // packets on their way to one relay
+	writeAtOnc = 64 << 10 // bytes of packets that become one write
+	handshake  = 15 * time.Second
+	backoffMin = 250 * time.Millisecond
+	backoffMax = 30 * time.Second
+
+	lookEvery  = 500 * time.Millisecond
+	pingActive = time.Second      // a connection in use is asked this often whether it lives
+	pingIdle   = 5 * time.Second  // and the home relay always
+	pingQuiet  = 15 * time.Second // the others while they are not in use
+	activeFor  = 10 * time.Second
+	patience   = 1500 * time.Millisecond // no answer, and nothing acknowledged: it is dead
+	maxPatient = 15 * time.Second        // no answer, and what is sent arrives somewhere
 )
 
 // link is the connection to one relay, made again as long as it is wanted.
@@ -28,6 +45,8 @@ type link struct {
 	running bool          // owned by Client.Run, under Client.mu
 
 	up      atomic.Bool
+	home    atomic.Bool  // it is asked more often whether it lives
+	silent  atomic.Bool  // the last connection ended in silence: no use to wait for the next
 	used    atomic.Int64 // when a packet last went either way, nanoseconds
 	latency atomic.Int64
 	problem atomic.Pointer[string]
@@ -37,6 +56,9 @@ type outgoing struct {
 	to Key
 	b  []byte
 }
+
+// down reports whether the relay cannot be reached at the moment.
+func (l *link) down() bool { return !l.up.Load() && l.problem.Load() != nil }
 
 func (l *link) queue(to Key, packet []byte) bool {
 	if len(packet) > derp.MaxPacketSize {
@@ -71,20 +93,34 @@ func (l *link) run(ctx context.Context) {
 		}
 		words := plainError(err)
 		l.problem.Store(&words)
+		l.silent.Store(errors.Is(err, errSilent))
 		if was {
 			l.c.cfg.Log.Info("relay lost", "relay", l.server.ID, "err", err)
-			l.c.kick()
 		} else {
 			l.c.cfg.Log.Debug("relay not reached", "relay", l.server.ID, "err", err)
 		}
+		l.c.kick()
 		if time.Since(began) > backoffMax {
 			pause = backoffMin
 		}
+		l.drop() // older than any answer to it could be of use
+		wait := time.NewTimer(jitter(pause))
 		select {
 		case <-ctx.Done():
-		case <-time.After(jitter(pause)):
+		case <-wait.C:
 		}
+		wait.Stop()
 		pause = min(2*pause, backoffMax)
+	}
+}
+
+func (l *link) drop() {
+	for {
+		select {
+		case <-l.out:
+		default:
+			return
+		}
 	}
 }
 
@@ -102,12 +138,11 @@ func (l *link) connect(ctx context.Context) error {
 	}
 	defer raw.Close()
 	defer context.AfterFunc(ctx, func() { raw.Close() })()
+	keepUnsent(raw)
 	nc := tls.Client(raw, conf)
-	begin := time.Now()
 	if err := nc.HandshakeContext(limited); err != nil {
 		return err
 	}
-	l.latency.Store(int64(time.Since(begin))) // a round trip and some arithmetic
 	if err := nc.SetDeadline(time.Now().Add(handshake)); err != nil {
 		return err
 	}
@@ -115,15 +150,18 @@ func (l *link) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	dc, err := derp.NewClient(l.c.priv, nc, bufio.NewReadWriter(br, bufio.NewWriterSize(nc, 8<<10)),
+	w := &gather{nc: nc}
+	dc, err := derp.NewClient(l.c.priv, nc, bufio.NewReadWriter(br, bufio.NewWriterSize(w, 8<<10)),
 		func(string, ...any) {}, derp.CanAckPings(true), derp.AppName("tssh"))
 	if err != nil {
 		return err
 	}
+	w.later = true
 	if err := nc.SetDeadline(time.Time{}); err != nil {
 		return err
 	}
-	return l.serve(ctx, nc, dc)
+	s := &session{l: l, raw: raw, nc: nc, dc: dc, w: w, ask: make(chan struct{}, 1), pongs: make(chan [8]byte, 1), end: make(chan error, 2)}
+	return s.serve(ctx)
 }
 
 // upgrade asks for DERP on an HTTP connection.
@@ -132,7 +170,7 @@ func upgrade(nc net.Conn, host string) (*bufio.Reader, error) {
 		return nil, err
 	}
 	limit := &io.LimitedReader{R: nc, N: 64 << 10}
-	br := bufio.NewReaderSize(limit, 8<<10)
+	br := bufio.NewReaderSize(limit, 16<<10)
 	resp, err := http.ReadResponse(br, &http.Request{Method: http.MethodGet})
 	if err != nil {
 		return nil, err
@@ -146,81 +184,175 @@ func upgrade(nc net.Conn, host string) (*bufio.Reader, error) {
 	return br, nil
 }
 
-// serve moves packets until the connection ends.
-func (l *link) serve(ctx context.Context, nc net.Conn, dc *derp.Client) error {
-	ended := make(chan error, 1)
-	alive := make(chan struct{}, 1) // something was received
-	pongs := make(chan [8]byte, 1)
-	over := make(chan struct{})
-	go func() { // ends with the connection
-		ended <- l.receive(dc, alive, pongs)
-		close(over)
-	}()
-	defer func() { nc.Close(); <-over }()
-	ping := time.NewTicker(pingEvery)
-	defer ping.Stop()
-	quiet := time.NewTimer(silence)
-	defer quiet.Stop()
-	var asked time.Time
-	var n byte
+// gather collects what derp.Client writes, packet by packet, so that a burst of packets
+// is one write and few TLS records. Owned by session.send once later is set.
+type gather struct {
+	nc    net.Conn
+	later bool
+	b     []byte
+}
+
+func (g *gather) Write(p []byte) (int, error) {
+	if !g.later {
+		return g.nc.Write(p)
+	}
+	g.b = append(g.b, p...)
+	return len(p), nil
+}
+
+// session is one connection while it stands. Three goroutines: send, receive, and serve,
+// which watches the two, because both may be stuck in the connection.
+type session struct {
+	l   *link
+	raw net.Conn
+	nc  net.Conn
+	dc  *derp.Client
+	w   *gather
+
+	ask     chan struct{} // send a ping
+	pongs   chan [8]byte  // to be sent
+	end     chan error    // of send and receive
+	heard   atomic.Int64  // when bytes last came, nanoseconds
+	waiting atomic.Int64  // since when an answer or a write is awaited; 0: not
+	asked   atomic.Int64  // when the last ping went out
+}
+
+func (s *session) serve(ctx context.Context) error {
+	var wg sync.WaitGroup
+	wg.Go(func() { s.end <- s.receive() }) // both end with the connection
+	wg.Go(func() { s.end <- s.send(ctx) }) //
+	defer func() { s.raw.Close(); wg.Wait() }()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // before the wait: send may be idle
+	return s.watch(ctx)
+}
+
+// watch asks for pings when they are due, and ends the connection when nothing comes back.
+func (s *session) watch(ctx context.Context) error {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case err := <-ended:
+		case err := <-s.end:
 			return err
-		case <-alive:
-			if !l.up.Swap(true) {
-				l.problem.Store(nil)
-				l.c.cfg.Log.Debug("relay connected", "relay", l.server.ID)
-				l.c.kick()
+		case <-tick.C:
+		}
+		now := time.Now()
+		if since := s.waiting.Load(); since != 0 && s.heard.Load() < since {
+			waited := now.Sub(time.Unix(0, since))
+			quiet, known := sinceAck(s.raw)
+			if known && waited > patience && quiet > patience || waited > maxPatient {
+				return errSilent
 			}
-			quiet.Reset(silence)
-		case <-pongs:
-			if !asked.IsZero() {
-				l.latency.Store(int64(time.Since(asked)))
-				asked = time.Time{}
-			}
-		case <-quiet.C:
-			return errSilent
-		case <-ping.C:
-			n++
-			asked = time.Now()
-			if err := dc.SendPing([8]byte{n}); err != nil {
-				return err
-			}
-		case p := <-l.out:
-			if err := dc.Send(key.NodePublicFromRaw32(mem.B(p.to[:])), p.b); err != nil {
-				return err
+			continue
+		}
+		every := pingQuiet
+		switch {
+		case now.Sub(time.Unix(0, s.l.used.Load())) < activeFor:
+			every = pingActive
+		case s.l.home.Load():
+			every = pingIdle
+		}
+		if now.Sub(time.Unix(0, s.asked.Load())) >= every-lookEvery/2 {
+			select {
+			case s.ask <- struct{}{}:
+			default:
 			}
 		}
 	}
 }
 
-// receive reads frames. The server speaks first of its own: that is when the link is up.
-func (l *link) receive(dc *derp.Client, alive chan<- struct{}, pongs chan<- [8]byte) error {
+// await notes that something has to come back from now on.
+func (s *session) await() {
+	now := time.Now().UnixNano()
+	if w := s.waiting.Load(); w == 0 || s.heard.Load() >= w {
+		s.waiting.Store(now)
+	}
+}
+
+func (s *session) send(ctx context.Context) error {
+	var n byte
 	for {
-		m, err := dc.Recv()
+		var err error
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case data := <-s.pongs:
+			err = s.dc.SendPong(data)
+		case <-s.ask:
+			n++
+			s.asked.Store(time.Now().UnixNano())
+			s.await()
+			err = s.dc.SendPing([8]byte{n})
+		case p := <-s.l.out:
+			err = s.packet(p)
+			for err == nil && len(s.w.b) < writeAtOnc {
+				select {
+				case p := <-s.l.out:
+					err = s.packet(p)
+					continue
+				default:
+				}
+				break
+			}
+		}
 		if err != nil {
 			return err
 		}
-		select {
-		case alive <- struct{}{}:
-		default:
+		if len(s.w.b) > 4<<10 {
+			s.await() // a write that is stuck is as bad as an answer that does not come
+		}
+		if _, err := s.nc.Write(s.w.b); err != nil {
+			return err
+		}
+		s.w.b = s.w.b[:0]
+	}
+}
+
+func (s *session) packet(p outgoing) error {
+	return s.dc.Send(key.NodePublicFromRaw32(mem.B(p.to[:])), p.b)
+}
+
+// receive reads frames. The server speaks first of its own: that is when the link is up.
+func (s *session) receive() error {
+	l := s.l
+	for {
+		m, err := s.dc.Recv()
+		if err != nil {
+			return err
+		}
+		now := time.Now()
+		s.heard.Store(now.UnixNano())
+		if !l.up.Swap(true) {
+			l.problem.Store(nil)
+			l.silent.Store(false)
+			l.c.cfg.Log.Debug("relay connected", "relay", l.server.ID)
+			l.c.kick()
+			select {
+			case s.ask <- struct{}{}: // how far is it
+			default:
+			}
 		}
 		switch m := m.(type) {
 		case derp.ReceivedPacket:
-			l.used.Store(time.Now().UnixNano())
+			l.used.Store(now.UnixNano())
 			l.c.received(m.Source.Raw32(), l.server.ID, m.Data)
 		case derp.PingMessage:
-			if err := dc.SendPong(m); err != nil {
-				return err
+			select {
+			case s.pongs <- m:
+			default: // it asks faster than it listens
 			}
 		case derp.PongMessage:
-			select {
-			case pongs <- m:
-			default:
+			took := now.UnixNano() - s.asked.Load()
+			if old := l.latency.Load(); old != 0 {
+				took = old + (took-old)/4
 			}
+			l.latency.Store(max(took, 1))
+			l.c.measured(l.server.ID, time.Duration(max(took, 1)))
+		case derp.PeerGoneMessage:
+			l.c.notHere(m.Peer.Raw32(), l.server.ID)
 		case derp.ServerRestartingMessage:
 			return errors.New("relay: it restarts")
 		}

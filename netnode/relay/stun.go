@@ -77,6 +77,12 @@ func stunBody(b []byte, typ uint16) ([]byte, error) {
 	return b[stunHeader:], nil
 }
 
+// isBinding reports whether a packet is a binding request, of old clients too.
+func isBinding(b []byte) bool {
+	return len(b) >= stunHeader && len(b) <= stunMaxBytes && binary.BigEndian.Uint16(b) == stunRequest &&
+		len(b)%4 == 0 && stunHeader+int(binary.BigEndian.Uint16(b[2:])) == len(b)
+}
+
 // stunAddr reads an address; mask is the magic cookie and the transaction.
 func stunAddr(v, mask []byte, xor bool) (netip.AddrPort, bool) {
 	if len(v) != 8 && len(v) != 20 {
@@ -97,8 +103,11 @@ func stunAddr(v, mask []byte, xor bool) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(a.Unmap(), port), ok && port != 0
 }
 
-// stunAnswer makes the response to a request from an address.
+// stunAnswer makes the response to a request from an address. One without the magic
+// cookie is of RFC 3489's days: all 16 bytes are its transaction, and the address it
+// understands is not XORed.
 func stunAnswer(request []byte, from netip.AddrPort) []byte {
+	old := binary.BigEndian.Uint32(request[4:]) != stunMagic
 	a := from.Addr().Unmap()
 	raw := a.AsSlice()
 	b := make([]byte, stunHeader+8+len(raw))
@@ -115,6 +124,11 @@ func stunAnswer(request []byte, from netip.AddrPort) []byte {
 	binary.BigEndian.PutUint16(attr[6:], from.Port()^stunMagic>>16)
 	for i := range raw {
 		attr[8+i] = raw[i] ^ b[4+i]
+	}
+	if old {
+		binary.BigEndian.PutUint16(attr, stunMapped)
+		binary.BigEndian.PutUint16(attr[6:], from.Port())
+		copy(attr[8:], raw)
 	}
 	return b
 }
@@ -144,7 +158,7 @@ func ServeSTUN(ctx context.Context, pc net.PacketConn) error {
 		if !ok {
 			continue
 		}
-		if _, err := stunBody(buf[:n], stunRequest); err != nil {
+		if !isBinding(buf[:n]) {
 			continue
 		}
 		// An answer that cannot be sent is lost, as UDP loses packets.

@@ -82,21 +82,33 @@ func TestSTUNServer(t *testing.T) {
 	}
 }
 
-// TestSTUNWithAStockClient asks with coturn's client, which sends attributes of its own.
-func TestSTUNWithAStockClient(t *testing.T) {
-	client, err := exec.LookPath("turnutils_stunclient")
-	if err != nil {
-		t.Skip("no turnutils_stunclient here (Debian: coturn)")
-	}
+// TestSTUNWithStockClients asks with coturn's client, which sends attributes of its own,
+// and with stun-client's, which is one of RFC 3489.
+func TestSTUNWithStockClients(t *testing.T) {
 	host, port, err := net.SplitHostPort(listenSTUN(t, "127.0.0.1:0"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, client, "-p", port, host).CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "UDP reflexive addr: 127.0.0.1:") {
-		t.Errorf("%v: %s", err, out)
+	for _, c := range []struct {
+		want string
+		cmd  []string
+		pkg  string
+	}{
+		{"UDP reflexive addr: 127.0.0.1:", []string{"turnutils_stunclient", "-p", port, host}, "coturn"},
+		{"MappedAddress = 127.0.0.1:", []string{"stun", net.JoinHostPort(host, port), "1", "-v"}, "stun-client"},
+	} {
+		t.Run(c.cmd[0], func(t *testing.T) {
+			client, err := exec.LookPath(c.cmd[0])
+			if err != nil {
+				t.Skipf("not here (Debian: %s)", c.pkg)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			out, err := exec.CommandContext(ctx, client, c.cmd[1:]...).CombinedOutput()
+			if err != nil || !strings.Contains(string(out), c.want) {
+				t.Errorf("%v: %s", err, out)
+			}
+		})
 	}
 }
 
@@ -108,6 +120,12 @@ func FuzzSTUN(f *testing.F) {
 		tx, a, err := ParseSTUNResponse(b)
 		if err == nil && (!a.IsValid() || a.Port() == 0 || string(tx[:]) != string(b[8:20])) {
 			t.Errorf("%v", a)
+		}
+		if isBinding(b) {
+			out := stunAnswer(b, netip.MustParseAddrPort("[2001:db8::1]:7"))
+			if len(out) > 3*len(b) || string(out[4:20]) != string(b[4:20]) || isBinding(out) {
+				t.Errorf("%x is answered with %x", b, out)
+			}
 		}
 	})
 }

@@ -34,7 +34,7 @@ import (
 )
 
 // certificate makes one for a new Ed25519 key.
-func certificate(t *testing.T) (tls.Certificate, [32]byte) {
+func certificate(t testing.TB) (tls.Certificate, [32]byte) {
 	t.Helper()
 	pub, priv, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -65,7 +65,7 @@ type testRelay struct {
 	members map[[32]byte]relay.Key // WireGuard key by control key
 }
 
-func newRelay(t *testing.T, id string, edit func(*Config)) *testRelay {
+func newRelay(t testing.TB, id string, edit func(*Config)) *testRelay {
 	t.Helper()
 	r := &testRelay{members: map[[32]byte]relay.Key{}}
 	c := Config{
@@ -143,7 +143,7 @@ type node struct {
 func short(k relay.Key) string { return fmt.Sprintf("%x", k[:4]) }
 
 // newNode makes a client with new keys, and runs it.
-func newNode(t *testing.T, edit func(*relay.ClientConfig)) *node {
+func newNode(t testing.TB, edit func(*relay.ClientConfig)) *node {
 	t.Helper()
 	wg, err := ecdh.X25519().GenerateKey(rand.Reader)
 	if err != nil {
@@ -183,7 +183,7 @@ func (n *node) tls(s relay.Server) (*tls.Config, error) {
 	}}, nil
 }
 
-func (n *node) atHome(t *testing.T, want string) {
+func (n *node) atHome(t testing.TB, want string) {
 	t.Helper()
 	timeout := time.After(20 * time.Second)
 	for {
@@ -199,7 +199,7 @@ func (n *node) atHome(t *testing.T, want string) {
 }
 
 // exchange sends until the packet arrives: the first ones may find nobody at home yet.
-func exchange(t *testing.T, from, to *node, at, text string) {
+func exchange(t testing.TB, from, to *node, at, text string) {
 	t.Helper()
 	want := short(from.key) + " " + text
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
@@ -273,7 +273,7 @@ func TestHomeDies(t *testing.T) {
 	for _, n := range []*node{a, b} {
 		one.admit(n)
 		two.admit(n)
-		n.SetServers([]relay.Server{one.at, two.at})
+		n.SetServers([]relay.Server{one.at, far(t, two.at, 20*time.Millisecond)})
 		n.atHome(t, "one")
 	}
 	exchange(t, a, b, "one", "before")
@@ -283,6 +283,7 @@ func TestHomeDies(t *testing.T) {
 		n.atHome(t, "two")
 	}
 	exchange(t, a, b, "two", "after")
+	exchange(t, b, a, "one", "for one whose move was not heard of")
 	took := time.Since(died)
 	t.Logf("at home elsewhere, and a packet across, after %v", took.Round(time.Millisecond))
 	if took > 10*time.Second {
@@ -390,8 +391,14 @@ func TestRemoved(t *testing.T) {
 	a.atHome(t, "hub")
 	begun := time.Now()
 	r.remove(a)
-	a.atHome(t, "")
+	for r.Clients() != 0 {
+		if time.Since(begun) > 20*time.Second {
+			t.Fatal("still connected")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 	t.Logf("cut off after %v", time.Since(begun).Round(time.Millisecond))
+	a.atHome(t, "")
 	r.admit(a)
 	a.atHome(t, "hub") // and back
 }
