@@ -76,7 +76,7 @@ func New(cfg Config) (*Bind, error) {
 	}
 	return &Bind{
 		cfg: cfg, self: Key(cfg.Private.PublicKey().Bytes()), start: time.Now(),
-		inner: conn.NewStdNetBind(), wake: make(chan struct{}, 1),
+		inner: newFamilies(), wake: make(chan struct{}, 1),
 		peers: map[Key]*Peer{}, hints: map[hint]*Peer{}, awake: map[*Peer]struct{}{},
 		relayq: make(chan relayed, relayQueue),
 	}, nil
