@@ -52,6 +52,7 @@ var imports = map[string][]string{
 	"lab":                  {"*"},
 	"lab/demo":             {"lab"},
 	"lab/bench":            {"lab"},
+	"lab/derper":           {"netnode/relay"},
 }
 
 // unlinked is what a program must not link, however it got there: a daemon that runs

@@ -24,6 +24,8 @@ type Lab struct {
 	Kernel bool   // hosts are namespaces; otherwise folders
 
 	prefix  string
+	etcOnce sync.Once
+	etcErr  error
 	net     *segment // the switch all is on in the end, the lab's Internet
 	mu      sync.Mutex
 	hosts   []*Host
@@ -73,7 +75,7 @@ func New(dir, bin string, kernel bool) (*Lab, error) {
 	gw[14], gw[15] = 0xff, 0xfe
 	l.net.gw6 = netip.AddrFrom16(gw)
 	in := "-n " + l.sw() + " "
-	err := ip(in+"link set lo up", in+"link add br0 type bridge", in+"link set br0 up", in+"addr add "+l.net.gw6.String()+"/64 dev br0 nodad")
+	err := ip(in+"link set lo up", in+"link add br0 type bridge mcast_snooping 0", in+"link set br0 up", in+"addr add "+l.net.gw6.String()+"/64 dev br0 nodad")
 	if err == nil {
 		err = run("ip", "netns", "exec", l.sw(), "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
 	}
@@ -126,8 +128,17 @@ func (l *Lab) addHost(name string, s *segment, accounts []Account) (*Host, error
 // go when somebody adds an account to the machine itself.
 func (h *Host) hold(accounts []Account) error {
 	etc := h.Path("etc")
-	if err := run("cp", "-a", "/etc", etc); err != nil {
+	template, err := h.lab.etc()
+	if err != nil {
 		return err
+	}
+	if err := run("cp", "-al", template, etc); err != nil { // a copy takes half a second in some file systems
+		return err
+	}
+	for _, f := range []string{"passwd", "group", "shadow", "hosts"} { // those that are changed in place
+		if err := run("cp", "-a", "--remove-destination", filepath.Join(template, f), etc); err != nil {
+			return err
+		}
 	}
 	for _, f := range []struct {
 		name string
@@ -183,6 +194,12 @@ func (h *Host) hold(accounts []Account) error {
 	return nil
 }
 
+// etc is the lab's copy of /etc, of which every host has a copy made of links.
+func (l *Lab) etc() (string, error) {
+	l.etcOnce.Do(func() { l.etcErr = run("cp", "-a", "/etc", filepath.Join(l.Dir, ".etc")) })
+	return filepath.Join(l.Dir, ".etc"), l.etcErr
+}
+
 // Home is the home folder of an account of this host.
 func (h *Host) Home(account string) string { return filepath.Join(h.Dir, "home-"+account) }
 
@@ -199,7 +216,7 @@ func (h *Host) Command(name string, args ...string) *exec.Cmd {
 // CommandContext is Command that ends with ctx.
 func (h *Host) CommandContext(ctx context.Context, name string, args ...string) *exec.Cmd {
 	switch name {
-	case "tssh", "tsshd", "tsshub":
+	case "tssh", "tsshd", "tsshub", "derper":
 		name = filepath.Join(h.lab.Bin, name)
 	}
 	if h.holder != nil {
@@ -335,22 +352,25 @@ func (l *Lab) Close() error {
 	if !l.Kernel {
 		return nil
 	}
-	var errs []error
-	for _, h := range hosts {
+	errs := make([]error, len(hosts)+len(routers)+1)
+	for i, h := range hosts {
 		if h.ns == "" {
 			continue
 		}
-		h.killLeft()
-		if h.holder != nil && h.holder.Process != nil {
-			h.holder.Process.Kill()
-			h.holder.Wait()
-		}
-		errs = append(errs, run("ip", "netns", "del", h.ns))
+		wg.Go(func() {
+			h.killLeft()
+			if h.holder != nil && h.holder.Process != nil {
+				h.holder.Process.Kill()
+				h.holder.Wait()
+			}
+			errs[i] = run("ip", "netns", "del", h.ns)
+		})
 	}
-	for _, r := range routers {
-		errs = append(errs, run("ip", "netns", "del", r.ns))
+	for i, r := range routers {
+		wg.Go(func() { errs[len(hosts)+i] = run("ip", "netns", "del", r.ns) })
 	}
-	errs = append(errs, run("ip", "netns", "del", l.sw()))
+	wg.Wait()
+	errs[len(errs)-1] = run("ip", "netns", "del", l.sw())
 	return errors.Join(errs...)
 }
 

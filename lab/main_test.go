@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 		defer os.RemoveAll(dir)
 		os.Chmod(dir, 0o755)
 		bin = filepath.Join(dir, "bin")
-		build := exec.Command("go", "build", "-trimpath", "-o", bin+"/", "./cmd/tssh", "./cmd/tsshd", "./cmd/tsshub")
+		build := exec.Command("go", "build", "-trimpath", "-o", bin+"/", "./cmd/tssh", "./cmd/tsshd", "./cmd/tsshub", "./lab/derper")
 		build.Dir = ".."
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		build.Stderr = os.Stderr

@@ -25,17 +25,22 @@ type Hub struct {
 
 // StartHub starts a hub on h with a policy text; extra arguments go to tsshub serve.
 func (l *Lab) StartHub(h *Host, policy string, extra ...string) (*Hub, error) {
-	file := h.Path("policy.hujson")
-	if err := os.WriteFile(file, []byte(policy), 0o644); err != nil {
-		return nil, err
-	}
 	port, err := l.port(8443)
 	if err != nil {
 		return nil, err
 	}
 	addr := netip.AddrPortFrom(h.Addr, port).String()
-	hub := &Hub{Host: h, State: h.Path("hub"), URL: "https://" + addr}
-	hub.args = append([]string{"serve", "--state", hub.State, "--listen", addr, "--url", hub.URL}, extra...)
+	return l.StartHubAt(h, addr, "https://"+addr, policy, extra...)
+}
+
+// StartHubAt is StartHub with an address to listen at and a URL of one's own.
+func (l *Lab) StartHubAt(h *Host, listen, url, policy string, extra ...string) (*Hub, error) {
+	file := h.Path("policy.hujson")
+	if err := os.WriteFile(file, []byte(policy), 0o644); err != nil {
+		return nil, err
+	}
+	hub := &Hub{Host: h, State: h.Path("hub"), URL: url}
+	hub.args = append([]string{"serve", "--state", hub.State, "--listen", listen, "--url", hub.URL}, extra...)
 	if err := hub.Start(); err != nil {
 		return nil, err
 	}
@@ -139,13 +144,17 @@ func (n *Node) start(extra ...string) error {
 
 // Status is what the lab reads of `tssh status --json`.
 type Status struct {
-	State string `json:"state"`
-	Self  struct {
+	State     string `json:"state"`
+	HomeRelay string `json:"home_relay"`
+	Self      struct {
 		Name  string       `json:"name"`
 		Addrs []netip.Addr `json:"addresses"`
 	} `json:"self"`
 	Peers []struct {
-		Name string `json:"name"`
+		Name      string  `json:"name"`
+		Path      string  `json:"path"`
+		Relay     string  `json:"relay"`
+		LatencyMS float64 `json:"latency_ms"`
 	} `json:"peers"`
 }
 

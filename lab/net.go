@@ -153,7 +153,7 @@ func (l *Lab) addRouter(name string, how Routing, up *segment, depth int) (_ *Ro
 		r.lan.v4 = netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, byte(depth), 0}), 24)
 		r.lan.gw4 = netip.AddrFrom4([4]byte{192, 168, byte(depth), 1})
 	}
-	if err := ip("netns add "+r.ns, "-n "+r.ns+" link set lo up", "-n "+r.ns+" link add lan type bridge", "-n "+r.ns+" link set lan up"); err != nil {
+	if err := ip("netns add "+r.ns, "-n "+r.ns+" link set lo up", "-n "+r.ns+" link add lan type bridge mcast_snooping 0", "-n "+r.ns+" link set lan up"); err != nil {
 		return nil, err
 	}
 	wan4, wan6, err := l.plug(r.ns, "wan", up, true)
