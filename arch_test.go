@@ -44,7 +44,7 @@ var imports = map[string][]string{
 	"netnode/coord":        {"policy", "netnode/netmap", "netnode/relay", "recording/audit"},
 	"netnode/localapi":     {"policy", "netnode/netmap"},
 	"netnode/meshtest":     {"policy", "netnode", "netnode/*"},
-	"netnode/daemon":       {"policy", "netnode", "netnode/localapi", "netnode/netmap"},
+	"netnode/daemon":       {"policy", "netnode", "netnode/localapi", "netnode/netmap", "netnode/relay"},
 	"cmd/tssh":             {"*"},
 	"cmd/tsshd":            {"*"},
 	"cmd/tsshub":           {"*"},

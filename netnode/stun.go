@@ -188,7 +188,7 @@ const (
 // Netcheck is what the node finds out about its network.
 type Netcheck struct {
 	UDP     bool // some server answered
-	IPv4    bool
+	IPv4    bool // this computer has such an address
 	IPv6    bool
 	Mapped  []netip.AddrPort
 	NAT     string
@@ -212,11 +212,15 @@ func (n *Node) Netcheck(ctx context.Context, ask bool) Netcheck {
 
 func netcheck(seen []mapping, local []netip.AddrPort) Netcheck {
 	c := Netcheck{NAT: NATUnknown, Latency: map[string]time.Duration{}}
+	for _, a := range local {
+		if !a.Addr().IsLoopback() {
+			c.IPv4 = c.IPv4 || a.Addr().Is4()
+			c.IPv6 = c.IPv6 || a.Addr().Is6()
+		}
+	}
 	var four []netip.AddrPort
 	for _, m := range seen {
 		c.UDP = true
-		c.IPv4 = c.IPv4 || m.addr.Addr().Is4()
-		c.IPv6 = c.IPv6 || m.addr.Addr().Is6()
 		if !slices.Contains(c.Mapped, m.addr) {
 			c.Mapped = append(c.Mapped, m.addr)
 		}

@@ -51,10 +51,38 @@
 // it came from a place among the few learned addresses of that peer, where it is pinged,
 // does not answer, and is forgotten; it never becomes a path.
 //
+// # The relay, and calls
+//
+// A packet for a peer without a path goes by the relay (Config.Relay), from the first
+// handshake on; nothing waits for a path to be found. While the path in use owes an answer
+// for longer than suspect, it is in doubt: everything goes both ways, until an answer comes
+// or the path is dead. WireGuard drops what comes twice. So a path that dies costs a stream
+// what was sent in the second or two before it came into doubt, as a lossy network would.
+//
+// Probes go by the relay as well, for Ping. A call is a message by the relay alone, by
+// which a node asks a peer to try its addresses now: NATs let a packet in only after one
+// went out. It is sent while there is no path, at most every callEvery, and when this
+// node's own addresses change:
+//
+//	 0  4  "tssc"
+//	 4  8  hint, as in a probe
+//	12 24  random nonce
+//	36  n  sealed as a probe is, the first 12 bytes authenticated too:
+//	        0  8  time by the sender's clock, milliseconds since 1970; newer than the last
+//	              call that was taken, so that one cannot be repeated
+//	        8  1  length of the home relay's name, 0 to 32
+//	        9 32  its name, padded
+//	       41  1  number of addresses, 0 to 16
+//	       42 18  each: IPv6 or IPv4-mapped address, port
+//	 n 16  tag
+//
+// A call is taken at most every callPause from one peer. The addresses in it are hints like
+// published ones: each is pinged once, and forgotten when it does not answer.
+//
 // # Choice
 //
 // While WireGuard has packets for a peer, every address known for it is pinged about
-// every three seconds; the quickest that answers is the path, with some reluctance to
+// every three seconds, and the path in use every second; the quickest that answers is the path, with some reluctance to
 // change between near equals. A path that does not answer is asked again twice a second;
 // as soon as another one answers that is taken, and after deadAfter there is none. A send
 // error ends a path at once. Peers nobody talks to cost nothing.
