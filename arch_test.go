@@ -24,7 +24,7 @@ var imports = map[string][]string{
 	"policy":               {},
 	"recording":            {},
 	"recording/term":       {},
-	"recording/ship":       {"recording"},
+	"recording/ship":       {"recording", "recording/audit"},
 	"recording/store":      {"recording", "recording/term"},
 	"recording/replay":     {"recording", "recording/*", "policy"},
 	"recording/audit":      {},

@@ -297,10 +297,13 @@ func (h *host) join(ctx context.Context, token netmap.Token, wants bool) error {
 	return h.daemon.Join(ctx, token, h.flags.hostname)
 }
 
+// auditSegments bounds the audit log of a host that cannot reach its hub: 1 GiB.
+const auditSegments = 16
+
 // openStores opens what is written while the node serves: recordings and the audit log.
 func (h *host) openStores() error {
 	var err error
-	h.audit, err = audit.Open(filepath.Join(h.flags.state, "audit"))
+	h.audit, err = audit.OpenBounded(filepath.Join(h.flags.state, "audit"), auditSegments)
 	if err != nil {
 		return fmt.Errorf("audit log: %w", err)
 	}
@@ -366,8 +369,9 @@ func (h *host) serve(ctx context.Context, n *netnode.Node, c *netmap.Client) err
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	ends := make(chan error, 3)
-	go func() { ends <- h.spool.Run(ctx) }() // all three end with ctx
+	ends := make(chan error, 4)
+	go func() { ends <- h.spool.Run(ctx) }() // all four end with ctx
+	go func() { ends <- h.shipAudit(ctx, c) }()
 	go func() { ends <- h.ship(ctx, c) }()
 	go func() { ends <- srv.Serve(ctx, l) }()
 	var first error
@@ -387,6 +391,14 @@ func (h *host) ship(ctx context.Context, c *netmap.Client) error {
 	}
 	h.sender.Store(s)
 	defer h.sender.Store(nil)
+	return s.Run(ctx)
+}
+
+func (h *host) shipAudit(ctx context.Context, c *netmap.Client) error {
+	s, err := ship.NewAuditSender(ship.AuditSenderConfig{Audit: h.audit, HTTP: c.HTTP, Log: h.log})
+	if err != nil {
+		return err
+	}
 	return s.Run(ctx)
 }
 

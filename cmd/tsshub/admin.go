@@ -19,7 +19,7 @@ import (
 
 // verbs are the administrator's commands.
 func (c *cli) verbs() map[string]verb {
-	var role, since string
+	var role, since, host string
 	var ifMatch int64
 	var relayURL, relayHash, relayKey string
 	var relaySTUN int
@@ -62,8 +62,10 @@ func (c *cli) verbs() map[string]verb {
 			fs.IntVar(&relaySTUN, "stun", 0, "")
 		}, run: func(a []string) error { return c.relayAdd(a[0], relayURL, relayKey, relayHash, relaySTUN) }},
 		"relay remove": {min: 1, max: 1, run: func(a []string) error { return c.name(coord.AdminRelayDrop, a[0], "relay %s is removed") }},
-		"audit": {flags: func(fs *flag.FlagSet) { fs.StringVar(&since, "since", "", "") },
-			run: func([]string) error { return c.audit(since) }},
+		"audit": {flags: func(fs *flag.FlagSet) {
+			fs.StringVar(&since, "since", "", "")
+			fs.StringVar(&host, "host", "", "")
+		}, run: func([]string) error { return c.audit(since, host) }},
 	}
 }
 
@@ -218,8 +220,11 @@ func (c *cli) name(path, name, done string) error {
 	return err
 }
 
-func (c *cli) audit(since string) error {
+func (c *cli) audit(since, host string) error {
 	q := url.Values{}
+	if host != "" {
+		q.Set("host", host)
+	}
 	if since != "" {
 		t, err := parseSince(since, time.Now())
 		if err != nil {
@@ -246,7 +251,7 @@ func (c *cli) audit(since string) error {
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
 			return err
 		}
-		fmt.Fprintln(c.out, printable(auditLine(r.Entry)))
+		fmt.Fprintln(c.out, printable(auditLine(r)))
 	}
 	if err := lines.Err(); err != nil {
 		return errFile("the audit log", "from the hub", err)
@@ -258,9 +263,20 @@ func (c *cli) audit(since string) error {
 }
 
 // auditLine is an entry for people: when, what, who, and whatever else there is.
-func auditLine(e audit.Entry) string {
+func auditLine(r audit.Record) string {
+	e := r.Entry
 	p := []string{e.Time.UTC().Format("2006-01-02 15:04:05Z"), e.Kind}
-	for _, f := range []struct{ k, v string }{{"who", e.Who}, {"node", e.Node}, {"host", e.Host}, {"user", e.LocalUser}, {"session", e.Session}, {"verdict", e.Verdict}, {"rule", e.Rule}} {
+	host, claims, received := e.Host, "", ""
+	if r.FromID != "" {
+		// Whose line it is counts, not what it says.
+		if host = r.From; e.Host != "" && e.Host != host {
+			claims = e.Host
+		}
+		if late := r.Received.Sub(e.Time).Abs(); late > time.Minute {
+			received = r.Received.UTC().Format("2006-01-02T15:04:05Z")
+		}
+	}
+	for _, f := range []struct{ k, v string }{{"who", e.Who}, {"node", e.Node}, {"host", host}, {"says-host", claims}, {"received", received}, {"user", e.LocalUser}, {"session", e.Session}, {"verdict", e.Verdict}, {"rule", e.Rule}} {
 		if f.v != "" {
 			p = append(p, f.k+"="+quoted(f.v))
 		}

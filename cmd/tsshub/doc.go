@@ -12,7 +12,8 @@
 //	hub.json    0600: {"format": "tsshub-state/1", "control_private": base64}, the hub's
 //	            Ed25519 key, which is its pin and signs all records
 //	hub.db      SQLite, see package coord; --db puts it elsewhere
-//	audit/      the audit log, see package recording/audit
+//	audit/      the hub's audit log, see package recording/audit
+//	audit-hosts/  copies of the hosts' audit logs, as they send them
 //	admin.sock  0600, HTTP and JSON; root and the user that tsshub runs as
 //
 // The folder is 0700 and locked (flock on the folder itself) while a hub runs on it.

@@ -3,8 +3,12 @@ package main
 import (
 	"context"
 	"net"
+	"net/http"
 	"net/netip"
 	"slices"
+
+	"tssh/netnode/coord"
+	"tssh/recording/ship"
 )
 
 // part is one role of a hub. start mounts what the role answers on h.tls and returns
@@ -37,6 +41,18 @@ func hasRole(role string) bool { return slices.Contains(defaultRoles(), role) }
 // startCoord answers nodes: joining, the stream of records, what nodes say of themselves.
 func startCoord(h *hub) (func(context.Context) error, error) {
 	h.tls.Handle("/v1/", h.coord.Handler(h.ctx))
+	logs, err := ship.NewAuditReceiver(ship.AuditReceiverConfig{Copies: h.copies, Log: h.log.With("part", "audit"), HostOf: func(r *http.Request) (string, string, bool) {
+		key, ok := coord.PeerKey(r)
+		if !ok {
+			return "", "", false
+		}
+		n, ok := h.coord.NodeByControlKey(key)
+		return n.ID, n.Name, ok
+	}})
+	if err != nil {
+		return nil, errStart(err)
+	}
+	h.tls.Handle("/v1/audit", logs)
 	if !h.opt.roles["relay"] {
 		if err := h.coord.SetOwnRelay(h.ctx, nil); err != nil {
 			return nil, errStart(err)

@@ -33,6 +33,8 @@ type hub struct {
 	log   *slog.Logger
 	say   io.Writer // words for whoever started it
 	audit *audit.Log
+	// copies are the audit logs of the hosts.
+	copies *audit.Copies
 	coord *coord.Server
 	db    *sql.DB
 	// tls answers on the TLS port, below everything; patterns as of net/http.
@@ -135,12 +137,15 @@ func (h *hub) open(text []byte) (err error) {
 	if h.audit, err = audit.Open(h.dir.file("audit")); err != nil {
 		return errStart(err)
 	}
+	if h.copies, err = audit.OpenCopies(audit.CopiesConfig{Dir: h.dir.file("audit-hosts"), Noted: h.audit.Append}); err != nil {
+		return errStart(err)
+	}
 	if h.db, err = sql.Open("sqlite", coord.SQLiteDSN(h.opt.dbFile(h.dir))); err != nil {
 		return errStart(err)
 	}
 	h.coord, err = coord.New(h.ctx, coord.Config{
 		DB: h.db, Key: h.dir.key, Mesh: h.opt.mesh, Host: h.opt.host, Policy: text, PolicyName: h.opt.policy, Restored: h.opt.restored,
-		Audit: h.audit.Append, ReadAudit: h.audit.Read, Log: h.log.With("part", "coord"),
+		Audit: h.audit.Append, ReadAudit: h.readAudit, Log: h.log.With("part", "coord"),
 	})
 	var ref *coord.Refusal
 	if errors.As(err, &ref) && ref.Code == coord.CodePolicy {
@@ -150,6 +155,11 @@ func (h *hub) open(text []byte) (err error) {
 		return errStart(err)
 	}
 	return nil
+}
+
+// readAudit is what the hub decided and what all hosts did.
+func (h *hub) readAudit(f audit.Filter, fn func(audit.Record) error) error {
+	return audit.ReadAll(h.audit.Dir(), h.copies, f, fn)
 }
 
 func (h *hub) close() {

@@ -27,7 +27,7 @@ const usage = `usage:
   tsshub policy get | check FILE | diff FILE | set FILE [--if-match REVISION]
   tsshub policy log | show REVISION | revert REVISION | directory
   tsshub relay list | add NAME --url https://HOST:PORT [--key KEY | --cert-sha256 HEX] [--stun PORT] | remove NAME
-  tsshub audit [--since T]
+  tsshub audit [--since T] [--host NAME]
 every command but serve takes --state DIR, and --json for programs
 `
 

@@ -214,6 +214,7 @@ func (s *Server) handleAudit(w http.ResponseWriter, r *http.Request) {
 		}
 		f.Since = t
 	}
+	f.Host = r.URL.Query().Get("host")
 	if s.c.ReadAudit == nil {
 		answer(w, http.StatusNotFound, netmap.Problem{Code: CodeNotFound, Say: "this hub keeps no audit log"})
 		return

@@ -45,7 +45,7 @@ func verifyDir(t *testing.T, dir string) Report {
 func TestChainOverManySegments(t *testing.T) {
 	dir := t.TempDir()
 	for range 3 { // reopened twice
-		l, err := open(dir, 2000)
+		l, err := open(dir, 2000, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -213,7 +213,7 @@ func TestOpenLeavesEditedLinesAlone(t *testing.T) {
 
 func TestKilledWriterLosesNothingAcknowledged(t *testing.T) {
 	if os.Getenv("AUDIT_TEST_WRITER") != "" {
-		l, err := open(os.Getenv("AUDIT_TEST_WRITER"), 20000)
+		l, err := open(os.Getenv("AUDIT_TEST_WRITER"), 20000, 0)
 		if err != nil {
 			fmt.Println("open:", err)
 			os.Exit(1)
@@ -273,7 +273,7 @@ func TestKilledWriterLosesNothingAcknowledged(t *testing.T) {
 
 func TestConcurrentAppendsMakeOneChain(t *testing.T) {
 	dir := t.TempDir()
-	l, err := open(dir, 5000)
+	l, err := open(dir, 5000, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,6 +36,25 @@
 // carries their number and SHA-256. Lines that are whole in themselves are never touched, even
 // where the chain is broken: naming that is the work of Verify.
 //
+// # Copies
+//
+// A host sends its log to its hub (package recording/ship), which keeps a copy of each:
+//
+//	DIR/<node id>/audit-00000001.jsonl, ...   the host's lines as they are, each after the
+//	                                          time it came, by the hub's clock:
+//	    2026-03-01T12:00:00.000Z {"seq":17,...}
+//	DIR/<node id>/host.json                   {"name": the host's name in the mesh}
+//
+// A line is taken only if it continues the chain of the copy. Where a host cannot give the
+// lines between (it dropped them, or its log was replaced) the copy says "gap" in a line of its
+// own, the hub's log gets an entry "audit.gap" that says what is missing, and the chain begins
+// again. So a host's root can stop its log, or begin another; what was sent stays, and the break
+// is seen. Whose a line is comes from the key that the host proved; the host that the entry
+// names is only what it says. A copy that reached its bound takes no more ("audit.full").
+//
+// A host keeps what the hub does not have yet, up to a bound: then the oldest segment goes, and
+// "audit.dropped" says so. What the hub has is kept for two segments more.
+//
 // # Trust
 //
 // The folder is 0700 and belongs to the process that writes it; one process at a time (flock).

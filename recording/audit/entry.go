@@ -73,6 +73,7 @@ type Filter struct {
 	Kind    string    // this kind, or kinds below it: "policy" also means "policy.set"
 	Who     string
 	Session string
+	Host    string // what it was about, or came from
 }
 
 // Match reports whether e is chosen.
@@ -85,6 +86,8 @@ func (f Filter) Match(e Entry) bool {
 	case f.Kind != "" && e.Kind != f.Kind && !strings.HasPrefix(e.Kind, f.Kind+"."):
 		return false
 	case f.Who != "" && e.Who != f.Who:
+		return false
+	case f.Host != "" && e.Host != f.Host && e.Node != f.Host:
 		return false
 	case f.Session != "" && e.Session != f.Session:
 		return false

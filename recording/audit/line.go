@@ -15,6 +15,13 @@ type Hash [sha256.Size]byte
 
 func (h Hash) String() string { return hex.EncodeToString(h[:]) }
 
+// ParseHash reads what String writes.
+func ParseHash(s string) (Hash, error) {
+	var h Hash
+	err := unhex(&h, s)
+	return h, err
+}
+
 // line is one line taken apart.
 type line struct {
 	seq  uint64

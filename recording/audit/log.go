@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sort"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,6 +19,8 @@ const (
 	// tornLimit bounds what Open may move away: far more than the entries that can wait for
 	// one fsync, far less than a segment.
 	tornLimit = 4 << 20
+	// keptSegments are kept by Prune whoever has them.
+	keptSegments = 2
 )
 
 // Log is an open audit log; safe for concurrent use.
@@ -37,13 +40,24 @@ type Log struct {
 	hash    Hash   // of the last line
 	broken  error  // set when the file may hold half a line that could not be removed
 	limit   int64  // segmentSize
+	most    int    // segments that are kept; 0: all
+
+	durable atomic.Uint64 // synced, for those who only look
+	grown   chan struct{} // a value when durable has grown
 }
 
 // Open opens the log in dir, which it makes if it is not there, and repairs the end that a
 // crash left.
-func Open(dir string) (*Log, error) { return open(dir, segmentSize) }
+func Open(dir string) (*Log, error) { return open(dir, segmentSize, 0) }
 
-func open(dir string, limit int64) (*Log, error) {
+// OpenBounded is Open for a log that somebody else gets a copy of: it keeps at most so many
+// segments. Where one must go that nobody may have yet, an entry of kind "audit.dropped"
+// says so.
+func OpenBounded(dir string, segments int) (*Log, error) {
+	return open(dir, segmentSize, max(segments, keptSegments))
+}
+
+func open(dir string, limit int64, most int) (*Log, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("audit: open: %w", err)
 	}
@@ -51,7 +65,7 @@ func open(dir string, limit int64) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("audit: open %s: %w", dir, err)
 	}
-	l := &Log{dir: dir, lock: lock, limit: limit}
+	l := &Log{dir: dir, lock: lock, limit: limit, most: most, grown: make(chan struct{}, 1)}
 	if err := l.resume(); err != nil {
 		if l.f != nil {
 			l.f.Close()
@@ -79,7 +93,7 @@ func (l *Log) resume() error {
 		if err != nil {
 			return err
 		}
-		end, t, err := findEnd(f)
+		end, t, err := findEnd(f, parseLine)
 		if err != nil {
 			f.Close()
 			return fmt.Errorf("%s: %w", names[i], err)
@@ -101,6 +115,7 @@ func (l *Log) resume() error {
 		}
 	}
 	l.synced = l.seq
+	l.durable.Store(l.seq)
 	if len(torn) == 0 {
 		return nil
 	}
@@ -164,7 +179,15 @@ func (l *Log) write(e Entry) (uint64, error) {
 		if err := l.nextSegment(); err != nil {
 			return 0, fmt.Errorf("audit: append: %w", err)
 		}
+		if err := l.drop(); err != nil {
+			return 0, fmt.Errorf("audit: append: %w", err)
+		}
 	}
+	return l.put(e)
+}
+
+// put writes one line at the end. mu is held.
+func (l *Log) put(e Entry) (uint64, error) {
 	ln, err := newLine(l.hash, l.seq+1, e)
 	if err != nil {
 		return 0, err
@@ -199,6 +222,11 @@ func (l *Log) sync(seq uint64) error {
 		return fmt.Errorf("audit: append: %w", err)
 	}
 	l.synced = upTo
+	l.durable.Store(upTo)
+	select {
+	case l.grown <- struct{}{}:
+	default:
+	}
 	return nil
 }
 
@@ -213,6 +241,30 @@ func (l *Log) nextSegment() error {
 		return err
 	}
 	return old.Close()
+}
+
+// drop removes the oldest segment where there are too many, and says so. mu is held.
+func (l *Log) drop() error {
+	if l.most == 0 {
+		return nil
+	}
+	names, err := segments(l.dir)
+	if err != nil || len(names) <= l.most {
+		return err
+	}
+	n, err := segmentNumber(names[0])
+	if err != nil {
+		return err
+	}
+	next, err := firstSeq(l.dir, n+1)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(l.dir, names[0])); err != nil {
+		return err
+	}
+	_, err = l.put(Entry{Time: time.Now().UTC(), Kind: "audit.dropped", Text: fmt.Sprintf("the log has reached its bound; the lines before %d are not kept", next)})
+	return err
 }
 
 func (l *Log) startSegment(n int) error {
@@ -288,7 +340,7 @@ type end struct {
 
 // findEnd finds the last line that is whole in itself, and the bytes after it. It reads
 // backwards and no further than tornLimit.
-func findEnd(f *os.File) (end, []byte, error) {
+func findEnd(f *os.File, parse func([]byte) (line, error)) (end, []byte, error) {
 	st, err := f.Stat()
 	if err != nil {
 		return end{}, nil, err
@@ -306,7 +358,7 @@ func findEnd(f *os.File) (end, []byte, error) {
 		}
 		start := bytes.LastIndexByte(tail[:nl], '\n') + 1
 		if start > 0 || from == 0 {
-			if l, err := parseLine(tail[start : nl+1]); err == nil {
+			if l, err := parse(tail[start : nl+1]); err == nil {
 				return end{found: true, line: l, offset: from + int64(nl) + 1}, bytes.Clone(tail[nl+1:]), nil
 			}
 		}

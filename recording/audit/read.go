@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // Record is an entry with its place in the chain.
@@ -16,6 +17,12 @@ type Record struct {
 	Hash  string `json:"hash"`
 	Entry Entry  `json:"entry"`
 	Raw   []byte `json:"-"` // the entry's JSON as written, fields unknown to this version included
+
+	// Of a line from another host's log: whose it is, by the key that the host proved, and
+	// when it came. What the entry says itself is that host's word.
+	From     string    `json:"from,omitempty"`
+	FromID   string    `json:"from_id,omitempty"`
+	Received time.Time `json:"received,omitzero"`
 }
 
 // Broken says where the chain does not hold: the first bad line.

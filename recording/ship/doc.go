@@ -1,5 +1,5 @@
 // Package ship brings recordings from the spool of a host to a recorder, while they run and
-// after, and takes them there.
+// after, and takes them there. It does the same for the host's audit log (at the end).
 //
 //	tsshd                                   tsshub
 //	recording.Spool --> Sender  == TLS ==>  Receiver --> Sink (recording/store)
@@ -33,6 +33,25 @@
 // second first and a minute at last, each wait shortened by a random part, asks where the
 // recorder is, and goes on there. A refusal (4xx, 507) concerns one recording, which stays in
 // the spool and is tried again after a quarter of an hour at most; the others go on.
+//
+// # The audit log
+//
+//	GET  /v1/audit                  what the hub has of the log of the host that asks
+//	PUT  /v1/audit?after=N[&gap=1]  whole lines (package recording/audit), at most 2 MiB
+//
+// Both answer {"seq":M,"hash":hex,"error":words}: the last line that is durable at the hub. N is
+// the line that the first one follows; gap=1 says that there are lines between that the host
+// does not have any more, which the hub notes. All lines of a request are taken or none.
+//
+//	200  taken
+//	403  the hub does not know the host
+//	409  the hub's last line is not N; it is M
+//	413  more than 2 MiB
+//	422  a line is not whole in itself, or does not follow
+//	429  there was a gap within the last minute
+//	507  no more room for the log of this host
+//
+// The AuditSender sends what is on disk as soon as it is, and asks nothing when there is nothing.
 //
 // # Trust
 //
