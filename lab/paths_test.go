@@ -169,7 +169,7 @@ func TestPathsThroughNAT(t *testing.T) {
 				p.laptop.stays(t, p.web.Name, c.way, time.Second)
 			}
 			s.finish()
-			if n := p.laptop.netcheck(t); n.NAT != c.nat || n.UDP != c.udp || n.IPv4 != (c.udp && p.laptop.Host.Addr.Is4()) {
+			if n := p.laptop.netcheck(t); n.NAT != c.nat || n.UDP != c.udp || n.IPv4 != p.laptop.Host.Addr.Is4() {
 				t.Errorf("netcheck: %+v, want NAT %q, UDP %v", n, c.nat, c.udp)
 			}
 		})
