@@ -45,9 +45,10 @@
 // cores, so 0.9 to 1.05 is what can be said). With poll(2) in place of the runtime's poller it
 // was 0.86 to 0.90: a blocked thread for every wait.
 //
-// Not closed yet: packets for the mesh address that come in from the LAN, not through the
-// TUN, reach services that the host itself bound to all addresses or to the mesh address (a
-// neighbour has to route them here on purpose). Our own listener is not among them.
+// Packets for the mesh address that come in from the LAN, not through the TUN, would reach
+// services that the host itself bound to all addresses (a neighbour has to route them here
+// on purpose). An nftables table of ours drops them (fence_linux.go); it stays while the
+// daemon is away. Our own listener is out of their reach in any case.
 //
 // Where a namespace cannot be made (a container without CAP_SYS_ADMIN) the listener is in
 // the host's namespace on port 922 of the mesh addresses, and the device rewrites the port

@@ -34,6 +34,10 @@ type kernel struct {
 	isPeer func(netip.Addr) bool
 
 	own atomic.Pointer[[]netip.Addr]
+
+	// owned by configure
+	fencedFor []netip.Addr // whom the fence is for
+	unfenced  bool         // it was said that there is none
 }
 
 func newKernel(cfg Config, isPeer func(netip.Addr) bool) (*kernel, error) {
@@ -119,6 +123,7 @@ func (k *kernel) configure(addrs []netip.Addr, ranges []netip.Prefix) error {
 		return fmt.Errorf("netnode: netlink: %w", err)
 	}
 	defer h.Close()
+	k.fence(addrs)
 	err = configureTUN(h, k.name, k.mtu, addrs, ranges, true)
 	if k.ns == nil {
 		return err
@@ -130,6 +135,22 @@ func (k *kernel) configure(addrs []netip.Addr, ranges []netip.Prefix) error {
 	defer s.Close()
 	return errors.Join(err, linkUp(s, "lo"), configureTUN(s, sshTUN, k.mtu, addrs, ranges, false))
 }
+
+// fence keeps out what comes for the mesh addresses by another way than the mesh. A kernel
+// that cannot is said once: our own listener is out of reach all the same.
+func (k *kernel) fence(addrs []netip.Addr) {
+	if slices.Equal(addrs, k.fencedFor) && !k.unfenced {
+		return
+	}
+	err := setFence(k.name, addrs)
+	if err != nil && !k.unfenced {
+		k.log.Warn("packets from the LAN for this host's mesh addresses are not kept from its services", "err", err)
+	}
+	k.fencedFor, k.unfenced = slices.Clone(addrs), err != nil
+}
+
+// droppedOutside counts what the fence kept out.
+func (k *kernel) droppedOutside() uint64 { return fenced(k.name) }
 
 func (k *kernel) listenSSH() (net.Listener, error) {
 	if k.ns != nil {

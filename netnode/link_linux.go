@@ -159,7 +159,7 @@ func Uninstall(tun, runDir string) error {
 	if err := removeTUN(h, tun); err != nil {
 		return err
 	}
-	var errs []error
+	errs := []error{removeFence(tun)}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		errs = append(errs, removeRules(h, family))
 	}

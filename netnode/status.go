@@ -25,6 +25,9 @@ type Status struct {
 	Drops     map[string]uint64 // packets the filter dropped, by reason
 }
 
+// DropLAN is why packets were dropped that came for a mesh address, but not by the mesh.
+const DropLAN = "lan"
+
 // PeerStatus is one peer.
 type PeerStatus struct {
 	Node      policy.Identity
@@ -38,6 +41,11 @@ type PeerStatus struct {
 // Status collects it. It costs a walk over all peers.
 func (n *Node) Status() Status {
 	s := Status{Port: n.port, Userspace: n.cfg.TUN == "", Endpoints: n.reachable(n.candidates()), Home: n.Home(), Drops: n.filter.Drops()}
+	if k, ok := n.net.(interface{ droppedOutside() uint64 }); ok {
+		if c := k.droppedOutside(); c > 0 {
+			s.Drops[DropLAN] = c
+		}
+	}
 	v := n.view.Load()
 	if v == nil {
 		return s

@@ -111,10 +111,36 @@ func (a *app) status(ctx context.Context, args []string) error {
 		}
 		fmt.Fprintf(a.out, "  %s: %s, handshake %s, %d bytes in, %d out\n", oneLine(p.Name), oneLine(how), seen, p.RxBytes, p.TxBytes)
 	}
+	if words := drops(st.Drops); words != "" {
+		fmt.Fprintf(a.out, "dropped:   %s\n", words)
+	}
 	if st.Problem != "" {
 		fmt.Fprintf(a.out, "problem:   %s\n", oneLine(st.Problem))
 	}
 	return nil
+}
+
+// dropReasons are the reasons that mean something to a person, with what they mean.
+var dropReasons = []struct{ reason, words string }{
+	{"denied", "that the policy does not allow"},
+	{"no-peer", "from or to addresses that are no peer's"},
+	{"not-ours", "for other addresses of this host"},
+	{"spoofed", "that this host only forwarded"},
+	{"lan", "for the mesh address, but not from the mesh"},
+}
+
+// drops says what the node did not let in, and why.
+func drops(n map[string]uint64) string {
+	var out []string
+	for _, d := range dropReasons {
+		if c := n[d.reason]; c > 0 {
+			out = append(out, fmt.Sprintf("%d %s", c, d.words))
+		}
+	}
+	if len(out) == 0 {
+		return ""
+	}
+	return "packets: " + strings.Join(out, ", ")
 }
 
 func (a *app) list(ctx context.Context, args []string) error {

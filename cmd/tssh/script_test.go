@@ -152,7 +152,7 @@ func (s *scene) sockets() map[string]localapi.Config {
 	node := localapi.Config{
 		OwnerUID: os.Getuid(), Userspace: true,
 		Status: status(localapi.Status{State: localapi.StateRunning, Version: "test", Mesh: "lab", Hub: "hub.example:8443", HubOnline: true, Userspace: true, Self: s.node("laptop"),
-			Peers: []localapi.Peer{{Node: s.node("web"), SSH: true, Path: "192.0.2.7:41641", LatencyMS: 3.1, RxBytes: 10, TxBytes: 20, LastHandshake: time.Now()}, {Node: s.node("away")}, {Node: s.node("far"), Relay: "hub"}}, HomeRelay: "hub"}),
+			Peers: []localapi.Peer{{Node: s.node("web"), SSH: true, Path: "192.0.2.7:41641", LatencyMS: 3.1, RxBytes: 10, TxBytes: 20, LastHandshake: time.Now()}, {Node: s.node("away")}, {Node: s.node("far"), Relay: "hub"}}, HomeRelay: "hub", Drops: map[string]uint64{"denied": 3, "lan": 2, "malformed": 1}}),
 		WhoIs: func(_ context.Context, a netip.Addr) (localapi.Node, error) {
 			if n := s.node("web"); a == n.Addrs[0] {
 				return n, nil

@@ -62,7 +62,7 @@ func (d *Daemon) status(context.Context) (localapi.Status, error) {
 	s.Self = node(nm.Self)
 	paths := map[string]netnode.PeerStatus{}
 	ns := m.node.Status()
-	s.Endpoints, s.HomeRelay = ns.Endpoints, ns.Home
+	s.Endpoints, s.HomeRelay, s.Drops = ns.Endpoints, ns.Home, ns.Drops
 	for _, p := range ns.Peers {
 		paths[p.Node.ID] = p
 	}

@@ -56,21 +56,22 @@ type Peer struct {
 
 // Status is the node as a whole.
 type Status struct {
-	State     string           `json:"state"`
-	Version   string           `json:"version"`
-	Mesh      string           `json:"mesh,omitempty"`
-	Hub       string           `json:"hub,omitempty"`       // host:port of the coordination server
-	HubKey    string           `json:"hub_key,omitempty"`   // its Ed25519 key, base64: the pin
-	HubOnline bool             `json:"hub_online"`          // its stream is open
-	Revision  int64            `json:"revision,omitempty"`  // of the netmap in force
-	Problem   string           `json:"problem,omitempty"`   // one line: what is wrong, if anything
-	Userspace bool             `json:"userspace,omitempty"` // no kernel TUN: stock programs need `tssh proxy`
-	Self      Node             `json:"self"`
-	Endpoints []netip.AddrPort `json:"endpoints,omitempty"`  // where the node can be reached
-	HomeRelay string           `json:"home_relay,omitempty"` // where it can be reached by way of a relay
-	Peers     []Peer           `json:"peers"`
-	MayDial   bool             `json:"may_dial"`   // whether the caller of this status may dial
-	MayManage bool             `json:"may_manage"` // whether the caller may join, up and down
+	State     string            `json:"state"`
+	Version   string            `json:"version"`
+	Mesh      string            `json:"mesh,omitempty"`
+	Hub       string            `json:"hub,omitempty"`       // host:port of the coordination server
+	HubKey    string            `json:"hub_key,omitempty"`   // its Ed25519 key, base64: the pin
+	HubOnline bool              `json:"hub_online"`          // its stream is open
+	Revision  int64             `json:"revision,omitempty"`  // of the netmap in force
+	Drops     map[string]uint64 `json:"drops,omitempty"`     // packets dropped, by reason
+	Problem   string            `json:"problem,omitempty"`   // one line: what is wrong, if anything
+	Userspace bool              `json:"userspace,omitempty"` // no kernel TUN: stock programs need `tssh proxy`
+	Self      Node              `json:"self"`
+	Endpoints []netip.AddrPort  `json:"endpoints,omitempty"`  // where the node can be reached
+	HomeRelay string            `json:"home_relay,omitempty"` // where it can be reached by way of a relay
+	Peers     []Peer            `json:"peers"`
+	MayDial   bool              `json:"may_dial"`   // whether the caller of this status may dial
+	MayManage bool              `json:"may_manage"` // whether the caller may join, up and down
 }
 
 // Resolved is what a name means.

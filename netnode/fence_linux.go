@@ -1,0 +1,105 @@
+package netnode
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// The fence is an nftables table of our own, named after the device:
+//
+//	table inet tssh-DEVICE
+//	  chain lan   prerouting, before everything: packets for a mesh address of this host that
+//	              did not come in by the device, or from the host itself, are dropped
+//
+// A service that the host bound to all addresses is reached at its mesh address by the mesh
+// alone, also by a neighbour that routes the mesh's range to this host. It stays while the
+// daemon is away.
+
+// fenceTable is the name of the table for a device.
+func fenceTable(tun string) string { return "tssh-" + tun }
+
+// ifname is a name as nftables compares it.
+func ifname(s string) []byte { return append([]byte(s), make([]byte, 16-len(s))...) }
+
+// notFrom are the expressions that match what came in by none of the interfaces.
+func notFrom(names ...string) (out []expr.Any) {
+	for _, n := range names {
+		out = append(out, &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: ifname(n)})
+	}
+	return out
+}
+
+// toAddr matches packets for one address.
+func toAddr(a netip.Addr) []expr.Any {
+	family, offset, length := byte(unix.NFPROTO_IPV4), uint32(16), uint32(4)
+	if a.Is6() {
+		family, offset, length = unix.NFPROTO_IPV6, 24, 16
+	}
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{family}},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: a.AsSlice()},
+	}
+}
+
+// setFence puts the fence for these addresses in the place of the one before, at once.
+func setFence(tun string, addrs []netip.Addr) error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("netnode: nftables: %w", err)
+	}
+	t := &nftables.Table{Name: fenceTable(tun), Family: nftables.TableFamilyINet}
+	// Making it first lets deleting it succeed; all of this is one transaction.
+	c.AddTable(t)
+	c.DelTable(t)
+	c.AddTable(t)
+	lan := c.AddChain(&nftables.Chain{Name: "lan", Table: t, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw})
+	for _, a := range addrs {
+		c.AddRule(&nftables.Rule{Table: t, Chain: lan, Exprs: slices.Concat(notFrom("lo", tun), toAddr(a), []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}})})
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("netnode: nftables table %s: %w", t.Name, err)
+	}
+	return nil
+}
+
+// fenced counts the packets that the fence kept out.
+func fenced(tun string) (n uint64) {
+	c, err := nftables.New()
+	if err != nil {
+		return 0
+	}
+	t := &nftables.Table{Name: fenceTable(tun), Family: nftables.TableFamilyINet}
+	rules, err := c.GetRules(t, &nftables.Chain{Name: "lan", Table: t})
+	if err != nil {
+		return 0 // there is none
+	}
+	for _, r := range rules {
+		for _, e := range r.Exprs {
+			if x, ok := e.(*expr.Counter); ok {
+				n += x.Packets
+			}
+		}
+	}
+	return n
+}
+
+// removeFence takes the table away. One that is not there is fine.
+func removeFence(tun string) error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("netnode: nftables: %w", err)
+	}
+	c.DelTable(&nftables.Table{Name: fenceTable(tun), Family: nftables.TableFamilyINet})
+	if err := c.Flush(); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EOPNOTSUPP) && !strings.Contains(err.Error(), "no such file") {
+		return fmt.Errorf("netnode: nftables table %s: %w", fenceTable(tun), err)
+	}
+	return nil
+}
