@@ -109,6 +109,23 @@ func TestRootIsRefusedWithAReason(t *testing.T) {
 	if r := m.laptop.Tssh("root@web", "id"); !strings.HasSuffix(strings.TrimSpace(r.Stderr), "[denied]") {
 		t.Errorf("no code at the end: %v", r)
 	}
+	// What the host decided is in the hub's audit log, and who asked for it.
+	err := Until(20*time.Second, func() error {
+		r := m.hub.Admin("audit", "--host", "web", "--since", "10m")
+		for _, want := range []string{
+			` session.refuse who=alice@example.com node=laptop host=web user=root verdict=deny `,
+			` session.open who=alice@example.com node=laptop host=web user=deploy `,
+			` session.close who=alice@example.com node=laptop host=web user=deploy `,
+		} {
+			if r.Status != 0 || !strings.Contains(r.Stdout, want) {
+				return fmt.Errorf("no %q: %v", want, r)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 func TestNobodyElseReachesTheListener(t *testing.T) {
