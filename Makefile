@@ -38,6 +38,7 @@ test:
 
 bench: build
 	@sh lab/need.sh test
+	go build -trimpath -o bin/ ./lab/wgalone
 	go run ./lab/bench -bin bin
 
 soak: build

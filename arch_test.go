@@ -51,7 +51,8 @@ var imports = map[string][]string{
 	"cmd/tsshub/console":   {"*"},
 	"lab":                  {"*"},
 	"lab/demo":             {"lab"},
-	"lab/bench":            {"lab"},
+	"lab/bench":            {"lab", "policy", "netnode/filter", "netnode/netmap"},
+	"lab/wgalone":          {},
 	"lab/derper":           {"netnode/relay"},
 }
 

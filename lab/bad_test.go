@@ -46,7 +46,7 @@ func tree(t *testing.T, dir string) string {
 // TestBadStarts starts tsshd with one mistake at a time: one line that says what to do, a
 // state folder that is as it was, and a second try with the mistake mended that works.
 func TestBadStarts(t *testing.T) {
-	m := theMesh(t)
+	m := ownMesh(t)
 	h, err := m.lab.AddHost("spare")
 	if err != nil {
 		t.Fatal(err)
@@ -213,7 +213,7 @@ func joinOnce(h *Host, state, token, name string) (*Proc, error) {
 // TestDiskFullWhileRecording fills the disk that recordings are on: the session ends with
 // words, a new one is refused, and with room again all is as before.
 func TestDiskFullWhileRecording(t *testing.T) {
-	m := theMesh(t)
+	m := ownMesh(t)
 	h, err := m.lab.AddHost("small", Account{"deploy", deployUID})
 	if err != nil {
 		t.Fatal(err)

@@ -216,7 +216,7 @@ func (h *Host) Command(name string, args ...string) *exec.Cmd {
 // CommandContext is Command that ends with ctx.
 func (h *Host) CommandContext(ctx context.Context, name string, args ...string) *exec.Cmd {
 	switch name {
-	case "tssh", "tsshd", "tsshub", "derper":
+	case "tssh", "tsshd", "tsshub", "derper", "wgalone":
 		name = filepath.Join(h.lab.Bin, name)
 	}
 	if h.holder != nil {

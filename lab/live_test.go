@@ -234,7 +234,7 @@ func (m *mesh) running(word string) int {
 }
 
 func TestSessionsOutliveTheDaemon(t *testing.T) {
-	m := theMesh(t)
+	m := ownMesh(t)
 	m.logsIn(t)
 	a, b := m.tick(t, "ssh", m.sshArgs()...), m.tick(t, "tssh", m.tsshArgs()...)
 
@@ -297,7 +297,7 @@ func (m *mesh) recordings(t *testing.T) []recorded {
 }
 
 func TestEveryByteReceivedIsRecorded(t *testing.T) {
-	m := theMesh(t)
+	m := ownMesh(t)
 	m.logsIn(t)
 	for _, victim := range []string{"conn", "tsshd", "both"} {
 		word := "mark-" + victim

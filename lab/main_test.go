@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,6 +14,13 @@ import (
 var bin string
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	// These tests wait far more than they compute: more at a time than there are processors.
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		flag.Set("test.parallel", "8")
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "tssh-lab-")
 		if err != nil {
@@ -74,6 +82,31 @@ func theMesh(t *testing.T) *mesh {
 	}
 	shared.mesh.setPolicy(t, basePolicy)
 	return &shared.mesh
+}
+
+// ownMesh is such a mesh for one test, which runs beside others: it may stop the hub, or
+// take long.
+func ownMesh(t *testing.T) *mesh {
+	t.Helper()
+	needRoot(t)
+	t.Parallel()
+	m := &mesh{}
+	dir, err := os.MkdirTemp(shared.dir, "own-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.Chmod(dir, 0o755)
+	t.Cleanup(func() {
+		if m.lab != nil {
+			if err := m.lab.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if err := m.build(dir); err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 func (m *mesh) build(dir string) error {

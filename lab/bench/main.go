@@ -17,8 +17,8 @@ import (
 )
 
 const policyText = `{
-	"tagOwners": {"tag:web": []},
-	"acls": [{"action": "accept", "src": ["alice@example.com"], "dst": ["tag:web:*"]}],
+	"tagOwners": {"tag:web": [], "tag:crowd": []},
+	"acls": [{"action": "accept", "src": ["alice@example.com", "tag:crowd"], "dst": ["tag:web:*"]}],
 	"ssh":  [{"action": "accept", "src": ["alice@example.com"], "dst": ["tag:web"], "users": ["autogroup:nonroot"]}],
 }`
 
@@ -28,8 +28,10 @@ func main() {
 	rounds := flag.Int("rounds", 5, "rounds of each copy")
 	logins := flag.Int("logins", 30, "logins of each server")
 	sessions := flag.Int("sessions", 100, "idle sessions for the memory row")
+	seconds := flag.Int("seconds", 5, "length of a run of iperf3")
+	crowd := flag.Int("crowd", 5000, "peers in the map for the last rows")
 	flag.Parse()
-	if err := bench(*bin, *mib, *rounds, *logins, *sessions); err != nil {
+	if err := bench(*bin, *mib, *rounds, *logins, *sessions, *seconds, *crowd); err != nil {
 		fmt.Fprintln(os.Stderr, "bench: error:", err)
 		os.Exit(1)
 	}
@@ -41,10 +43,12 @@ type bed struct {
 	web, laptop *lab.Node
 	sshd        *lab.Proc
 	mesh, plain string // addresses of web
+	hostKey     string
+	authorized  string
 	common      []string
 }
 
-func bench(bin string, mib, rounds, logins, sessions int) (err error) {
+func bench(bin string, mib, rounds, logins, sessions, seconds, crowd int) (err error) {
 	if os.Getuid() != 0 {
 		return errors.New("the hosts are network namespaces: run as root")
 	}
@@ -68,7 +72,7 @@ func bench(bin string, mib, rounds, logins, sessions int) (err error) {
 	if err := b.setUp(l); err != nil {
 		return err
 	}
-	fmt.Printf("| what | tsshd | OpenSSH sshd | ratio |\n|---|---|---|---|\n")
+	fmt.Printf("| what | tsshd | OpenSSH sshd (or what is in brackets) | ratio |\n|---|---|---|---|\n")
 	b.idle("memory, daemon idle")
 	if err := b.logins(logins); err != nil {
 		return err
@@ -78,7 +82,22 @@ func bench(bin string, mib, rounds, logins, sessions int) (err error) {
 	}
 	time.Sleep(30 * time.Second) // until memory is given back
 	b.idle("memory, daemon half a minute after the copies")
-	return b.memory(sessions)
+	if err := b.memory(sessions); err != nil {
+		return err
+	}
+	if err := b.cold(rounds); err != nil {
+		return err
+	}
+	if err := b.throughput(seconds, rounds); err != nil {
+		return err
+	}
+	if err := b.relayed(l, seconds, rounds); err != nil {
+		return err
+	}
+	if err := filterCost(); err != nil {
+		return err
+	}
+	return b.crowd([]int{1, 100, crowd}, dir)
 }
 
 func (b *bed) idle(what string) {
@@ -110,12 +129,11 @@ func (b *bed) setUp(l *lab.Lab) error {
 	if err := os.WriteFile(authorized, pub, 0o644); err != nil {
 		return err
 	}
-	b.sshd, err = web.Start("sshd", "/usr/sbin/sshd", "-D", "-e", "-f", "none", "-h", hostKey, "-o", "PidFile=none", "-o", "UsePAM=no",
-		"-o", "AuthorizedKeysFile="+authorized, "-o", "StrictModes=no", "-o", "MaxSessions=200", "-o", "MaxStartups=200", "-o", "Subsystem=sftp internal-sftp")
-	if err != nil {
+	b.hostKey, b.authorized = hostKey, authorized
+	if b.sshd, err = b.startSSHD(web); err != nil {
 		return err
 	}
-	if b.hub, err = l.StartHub(hosts[0], policyText, "--mesh", "bench"); err != nil {
+	if b.hub, err = l.StartHub(hosts[0], policyText, "--mesh", "bench", "--relay-rate", "1000000000"); err != nil {
 		return err
 	}
 	if r := b.hub.Admin("user", "add", "alice@example.com"); r.Status != 0 {
@@ -144,6 +162,11 @@ func (b *bed) setUp(l *lab.Lab) error {
 	})
 }
 
+func (b *bed) startSSHD(web *lab.Host) (*lab.Proc, error) {
+	return web.Start("sshd", "/usr/sbin/sshd", "-D", "-e", "-f", "none", "-h", b.hostKey, "-o", "PidFile=none", "-o", "UsePAM=no",
+		"-o", "AuthorizedKeysFile="+b.authorized, "-o", "StrictModes=no", "-o", "MaxSessions=200", "-o", "MaxStartups=200", "-o", "Subsystem=sftp internal-sftp")
+}
+
 func (b *bed) ssh(addr string, command ...string) []string {
 	return append(append(slices.Clone(b.common), addr), command...)
 }
@@ -157,8 +180,11 @@ func median(v []float64) float64 {
 }
 
 func (p pair) row(what, unit string) {
-	o, t := median(p.ours), median(p.theirs)
-	fmt.Printf("| %s | %.4g %s | %.4g %s | %.2f |\n", what, o, unit, t, unit, o/t)
+	row(what, unit, median(p.ours), median(p.theirs))
+}
+
+func row(what, unit string, ours, theirs float64) {
+	fmt.Printf("| %s | %.4g %s | %.4g %s | %.2f |\n", what, ours, unit, theirs, unit, ours/theirs)
 }
 
 func (b *bed) logins(n int) error {
