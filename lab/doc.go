@@ -13,6 +13,15 @@
 // are written to a copy of the account files that only this host sees. Without root
 // there are no namespaces: then a host is a folder, and its node is userspace.
 //
+// A host can also be in the LAN of a router, a namespace with nftables between a LAN of
+// its own (192.168.1.0/24 behind every one) and the switch, or another router's LAN:
+//
+//	switch --- P-cafe: masquerade, drop unasked --- bridge 192.168.1.0/24 --- P-guest
+//
+// Routing says what the router does: the two kinds of NAT, client isolation, nothing but
+// TCP 443, short timeouts, IPv6; Router can forget its mappings, take another port or
+// block UDP while all runs, and Host can move. A Wire gives a host's cable delay and loss.
+//
 // Nothing leaves the machine: there is no route out of the namespaces. Everything is
 // removed by Close, also after a test that failed.
 package lab

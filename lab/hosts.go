@@ -26,6 +26,7 @@ type Lab struct {
 	prefix  string
 	etcOnce sync.Once
 	etcErr  error
+	routes  []string // of IPv6 on the switch: "PREFIX via ROUTER"
 	net     *segment // the switch all is on in the end, the lab's Internet
 	mu      sync.Mutex
 	hosts   []*Host
@@ -71,14 +72,8 @@ func New(dir, bin string, kernel bool) (*Lab, error) {
 	third := byte(1 + os.Getpid()%250)
 	l.net = &segment{ns: l.sw(), bridge: "br0", v4: netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, third, 0}), 24),
 		v6: netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 0x0d, 0xb8, 0, third}), 64)}
-	gw := l.net.v6.Addr().As16()
-	gw[14], gw[15] = 0xff, 0xfe
-	l.net.gw6 = netip.AddrFrom16(gw)
 	in := "-n " + l.sw() + " "
-	err := ip(in+"link set lo up", in+"link add br0 type bridge mcast_snooping 0", in+"link set br0 up", in+"addr add "+l.net.gw6.String()+"/64 dev br0 nodad")
-	if err == nil {
-		err = run("ip", "netns", "exec", l.sw(), "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
-	}
+	err := ip(in+"link set lo up", in+"link add br0 type bridge mcast_snooping 0", in+"link set br0 up")
 	if err != nil {
 		l.Close()
 		return nil, fmt.Errorf("lab: %w", err)

@@ -49,6 +49,13 @@ func (l *Lab) plug(ns, dev string, s *segment, defaults bool) (v4, v6 netip.Addr
 		cmds = append(cmds, "-n "+s.ns+" link set "+there+" type bridge_slave isolated on")
 	}
 	cmds = append(cmds, l.address(ns, dev, s, p4, p6, defaults)...)
+	if s == l.net {
+		l.mu.Lock()
+		for _, r := range l.routes {
+			cmds = append(cmds, "-n "+ns+" -6 route replace "+r)
+		}
+		l.mu.Unlock()
+	}
 	if err := ip(cmds...); err != nil {
 		return v4, v6, err
 	}
@@ -134,8 +141,8 @@ func (r *Router) AddRouter(name string, how Routing) (*Router, error) {
 }
 
 func (l *Lab) addRouter(name string, how Routing, up *segment, depth int) (_ *Router, err error) {
-	if !l.Kernel {
-		return nil, errors.New("lab: routers need namespaces")
+	if !l.Kernel || how.IPv6 && up != l.net {
+		return nil, errors.New("lab: routers need namespaces, and those with IPv6 a place on the switch")
 	}
 	r := &Router{Name: name, lab: l, ns: l.prefix + "-" + name, up: up, how: how}
 	l.mu.Lock()
@@ -167,8 +174,10 @@ func (l *Lab) addRouter(name string, how Routing, up *segment, depth int) (_ *Ro
 		r.lan.v6 = netip.PrefixFrom(netip.AddrFrom16(a), 64)
 		a[15] = 1
 		r.lan.gw6 = netip.AddrFrom16(a)
-		if err := ip("-n "+r.ns+" addr add "+r.lan.gw6.String()+"/64 dev lan nodad",
-			"-n "+up.ns+" -6 route add "+r.lan.v6.String()+" via "+wan6.String()); err != nil {
+		if err := ip("-n " + r.ns + " addr add " + r.lan.gw6.String() + "/64 dev lan nodad"); err != nil {
+			return nil, err
+		}
+		if err := l.announce(r, r.lan.v6.String()+" via "+wan6.String()); err != nil {
 			return nil, err
 		}
 	}
@@ -190,6 +199,26 @@ func (l *Lab) addRouter(name string, how Routing, up *segment, depth int) (_ *Ro
 		}
 	}
 	return r, nil
+}
+
+// announce tells everything on the switch the way to a router's LAN: a small Internet has no
+// need of routers of its own.
+func (l *Lab) announce(from *Router, route string) error {
+	l.mu.Lock()
+	l.routes = append(l.routes, route)
+	var cmds []string
+	for _, h := range l.hosts {
+		if h.seg == l.net && h.Addr6.IsValid() {
+			cmds = append(cmds, "-n "+h.ns+" -6 route replace "+route)
+		}
+	}
+	for _, r := range l.routers {
+		if r.up == l.net && r != from && r.WAN.IsValid() {
+			cmds = append(cmds, "-n "+r.ns+" -6 route replace "+route)
+		}
+	}
+	l.mu.Unlock()
+	return ip(cmds...)
 }
 
 // load sets the router's rules. What comes from outside unasked is dropped without a word,

@@ -265,7 +265,7 @@ func (b *bed) crowd(sizes []int, dir string) error {
 		var next atomic.Int64
 		next.Store(int64(have))
 		var wg sync.WaitGroup
-		errs := make([]error, 8)
+		errs := make([]error, 4)
 		for i := range errs {
 			wg.Go(func() {
 				for {
