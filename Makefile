@@ -1,5 +1,6 @@
 # make demo   the main job from nothing: a hub, three hosts, a login, a refusal, a replay
 # make test   everything; what CI runs
+# make cross  the programs for every system they are promised for (part of make test)
 # make bench  benchmarks, as ratios against OpenSSH in the same run (lab/README.md has the table)
 
 export CGO_ENABLED = 0
@@ -8,7 +9,7 @@ export GOFLAGS = -buildvcs=false
 WEB  = recording/replay/web
 DIST = recording/replay/dist
 
-.PHONY: all build web demo test bench soak need clean
+.PHONY: all build web demo test cross bench soak need clean
 
 all: build
 
@@ -32,9 +33,17 @@ test:
 	$(MAKE) --no-print-directory build
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'gofmt would change:'; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	go vet ./...
-	GOOS=darwin go build -o /dev/null ./cmd/tssh
+	$(MAKE) --no-print-directory cross
 	go test -timeout 20m ./...
 	go run ./lab/demo -bin bin </dev/null
+
+# Every computer that a program is promised for can build it; measured on 2 busy cores: 3.5 minutes with an empty cache, 4 s with a full one.
+cross:
+	@for os in linux darwin windows; do for arch in amd64 arm64; do \
+		programs=./cmd/tssh; \
+		case $$os in linux|darwin) programs="./cmd/tssh ./cmd/tsshd";; esac; \
+		for p in $$programs; do GOOS=$$os GOARCH=$$arch go build -o /dev/null $$p || exit 1; done; \
+	done; done
 
 bench: build
 	@sh lab/need.sh test

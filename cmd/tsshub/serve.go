@@ -35,8 +35,8 @@ type hub struct {
 	audit *audit.Log
 	// copies are the audit logs of the hosts.
 	copies *audit.Copies
-	coord *coord.Server
-	db    *sql.DB
+	coord  *coord.Server
+	db     *sql.DB
 	// tls answers on the TLS port, below everything; patterns as of net/http.
 	tls *http.ServeMux
 	// listen is where the TLS port is, as this process reaches it itself.
