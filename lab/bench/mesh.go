@@ -275,10 +275,13 @@ func (b *bed) crowd(sizes []int, dir string) error {
 					}
 					name := fmt.Sprintf("crowd-%d", n)
 					state := fmt.Sprintf("%s/%s", dir, name)
-					_, errs[i] = netmap.Join(context.Background(), netmap.JoinConfig{Dir: state, Token: token, Name: name, Timeout: time.Minute,
-						Dial: func(_ context.Context, network, addr string) (net.Conn, error) {
-							return b.laptop.Host.Dial(network, addr)
-						}})
+					errs[i] = lab.Until(time.Minute, func() error { // the hub takes only so many at a time
+						_, err := netmap.Join(context.Background(), netmap.JoinConfig{Dir: state, Token: token, Name: name, Timeout: time.Minute,
+							Dial: func(_ context.Context, network, addr string) (net.Conn, error) {
+								return b.laptop.Host.Dial(network, addr)
+							}})
+						return err
+					})
 					os.RemoveAll(state)
 				}
 			})
