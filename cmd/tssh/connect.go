@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	gossh "golang.org/x/crypto/ssh"
 
@@ -87,6 +88,9 @@ func (a *app) connect(ctx context.Context, c *command) (*ssh.Client, error) {
 	name, err := a.loginName(c.user)
 	if err != nil {
 		return nil, err
+	}
+	if words := endsSoon(st.Expires, time.Now()); words != "" && !c.quiet {
+		fmt.Fprintf(a.err, "tssh: note: %s\n", words)
 	}
 	var banner io.Writer = a.err
 	if c.quiet {

@@ -114,6 +114,9 @@ func (a *app) status(ctx context.Context, args []string) error {
 	if words := drops(st.Drops); words != "" {
 		fmt.Fprintf(a.out, "dropped:   %s\n", words)
 	}
+	if words := membership(st.Expires, time.Now()); words != "" {
+		fmt.Fprintf(a.out, "expires:   %s\n", words)
+	}
 	if st.Problem != "" {
 		fmt.Fprintf(a.out, "problem:   %s\n", oneLine(st.Problem))
 	}

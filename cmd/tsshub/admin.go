@@ -23,6 +23,8 @@ func (c *cli) verbs() map[string]verb {
 	var ifMatch int64
 	var relayURL, relayHash, relayKey string
 	var relaySTUN int
+	var extend time.Duration
+	var withKey bool
 	var key coord.KeyRequest
 	return map[string]verb{
 		"status": {run: func([]string) error { return c.status() }},
@@ -35,6 +37,7 @@ func (c *cli) verbs() map[string]verb {
 			fs.Func("tag", "", func(s string) error { key.Tags = append(key.Tags, strings.Split(s, ",")...); return nil })
 			fs.BoolVar(&key.Reusable, "reusable", false, "")
 			fs.BoolVar(&key.Ephemeral, "ephemeral", false, "")
+			fs.BoolVar(&key.Suffix, "suffix", false, "")
 			fs.BoolVar(&key.Relay, "relay", false, "")
 			fs.Func("expiry", "", func(s string) (err error) { key.Expiry, err = parseDuration(s); return err })
 		}, run: func([]string) error { return c.keyCreate(key) }},
@@ -43,7 +46,13 @@ func (c *cli) verbs() map[string]verb {
 		"node list":   {run: func([]string) error { return c.nodeList() }},
 		"node expire": {min: 1, max: 1, run: func(a []string) error { return c.name(coord.AdminNodeExpire, a[0], "node %s has to join again") }},
 		"node remove": {min: 1, max: 1, run: func(a []string) error { return c.name(coord.AdminNodeRemove, a[0], "node %s is removed") }},
-		"policy get":  {run: func([]string) error { return c.policyGet() }},
+		"node rename": {min: 2, max: 2, run: func(a []string) error { return c.nodeRename(a[0], a[1]) }},
+		"node extend": {min: 1, max: 1, flags: func(fs *flag.FlagSet) {
+			fs.Func("for", "", func(s string) (err error) { extend, err = parseDuration(s); return err })
+		}, run: func(a []string) error { return c.nodeExtend(a[0], extend) }},
+		"backup": {min: 1, max: 1, flags: func(fs *flag.FlagSet) { fs.BoolVar(&withKey, "with-key", false, "") },
+			run: func(a []string) error { return c.backup(a[0], withKey) }},
+		"policy get": {run: func([]string) error { return c.policyGet() }},
 		"policy set": {min: 1, max: 1, flags: func(fs *flag.FlagSet) { fs.Int64Var(&ifMatch, "if-match", 0, "") },
 			run: func(a []string) error { return c.policySet(a[0], ifMatch) }},
 		"policy log":       {run: func([]string) error { return c.policyLog() }},
@@ -175,6 +184,9 @@ func (c *cli) keyList() error {
 		}
 		if k.Ephemeral {
 			kind = append(kind, "ephemeral")
+		}
+		if k.Suffix {
+			kind = append(kind, "suffix")
 		}
 		rows = append(rows, []string{k.ID, k.User + strings.Join(k.Tags, ","), strings.Join(kind, ","), when(k.Expires), fmt.Sprint(k.Uses)})
 	}

@@ -31,6 +31,8 @@
 //	--db sqlite:FILE   default hub.db in the state folder
 //	--recordings URL   file:///DIR
 //	--roles LIST       default: all that this program has
+//	--node-expiry T    how long the nodes of people are members, default 180d; never
+//	--ephemeral-grace T  how long an ephemeral node may be away, default 10m
 //	--restored         once, after the database was put back from a backup
 //	-v                 more in the log
 //

@@ -140,6 +140,7 @@ type process struct {
 	t      *testing.T
 	state  string
 	listen string
+	more   []string // flags
 	cmd    *exec.Cmd
 	out    *lineLog
 }
@@ -156,7 +157,7 @@ func (p *process) start() {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	p.cmd = exec.Command(self, "serve", "--state", p.state, "--listen", p.listen, "--mesh", "lab", "--roles", "coord")
+	p.cmd = exec.Command(self, append([]string{"serve", "--state", p.state, "--listen", p.listen, "--mesh", "lab", "--roles", "coord"}, p.more...)...)
 	p.cmd.Args[0] = "tsshub"
 	p.cmd.Path = filepath.Join(filepath.Dir(p.state), "tsshub")
 	if err := os.Symlink(self, p.cmd.Path); err != nil && !errors.Is(err, os.ErrExist) {

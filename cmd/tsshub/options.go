@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"tssh/netnode/netmap"
 )
@@ -24,6 +25,7 @@ type options struct {
 	relayRate                        int64  // bytes a second that one node may send through the relay; 0: the default
 	joinFile, hostname               string // of a relay that stands alone
 	restored                         bool
+	nodeExpiry, ephemeralGrace       time.Duration // 0: the usual; nodeExpiry < 0: never
 	level                            slog.Level
 	host                             string // host:port of url, for tokens
 }
@@ -45,6 +47,15 @@ func parseServe(args []string) (o options, err error) {
 	fs.Int64Var(&o.relayRate, "relay-rate", 0, "")
 	roles := fs.String("roles", strings.Join(defaultRoles(), ","), "")
 	fs.BoolVar(&o.restored, "restored", false, "")
+	fs.Func("node-expiry", "", func(s string) (err error) {
+		if s == "never" {
+			o.nodeExpiry = -1
+			return nil
+		}
+		o.nodeExpiry, err = parseDuration(s)
+		return err
+	})
+	fs.Func("ephemeral-grace", "", func(s string) (err error) { o.ephemeralGrace, err = parseDuration(s); return err })
 	verbose := fs.Bool("v", false, "")
 	pos, err := parse(fs, args)
 	if err != nil {

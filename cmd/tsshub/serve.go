@@ -145,6 +145,7 @@ func (h *hub) open(text []byte) (err error) {
 	}
 	h.coord, err = coord.New(h.ctx, coord.Config{
 		DB: h.db, Key: h.dir.key, Mesh: h.opt.mesh, Host: h.opt.host, Policy: text, PolicyName: h.opt.policy, Restored: h.opt.restored,
+		NodeExpiry: h.opt.nodeExpiry, EphemeralGrace: h.opt.ephemeralGrace,
 		Audit: h.audit.Append, ReadAudit: h.readAudit, Log: h.log.With("part", "coord"),
 	})
 	var ref *coord.Refusal
@@ -207,7 +208,7 @@ func (h *hub) run(signals context.Context, l net.Listener, ready func()) error {
 		}
 		start(p.role, fn)
 	}
-	start("admin", func(ctx context.Context) error { return serveHTTP(ctx, h.coord.AdminServer(), admin) })
+	start("admin", func(ctx context.Context) error { return serveHTTP(ctx, h.adminServer(), admin) })
 	conf, err := netmap.ServerTLS(h.dir.key)
 	if err != nil {
 		return stop(err)

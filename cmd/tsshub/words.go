@@ -17,16 +17,19 @@ import (
 const usage = `usage:
   tsshub serve --state DIR [--listen :8443] [--url https://HUB:8443] [--mesh NAME] [--policy FILE]
                [--db sqlite:FILE] [--recordings file:///DIR] [--roles coord,relay,recorder]
-               [--replay 127.0.0.1:8080] [--udp-port N] [--stun-listen :3478] [--relay-rate BYTES] [--restored]
+               [--replay 127.0.0.1:8080] [--udp-port N] [--stun-listen :3478] [--relay-rate BYTES]
+               [--node-expiry 180d|never] [--ephemeral-grace 10m] [--restored]
   tsshub serve --roles relay --state DIR --join-file FILE|- [--hostname NAME] [--listen :443] [--url https://RELAY:443]
   tsshub status
   tsshub user add EMAIL [--role admin|member|...] | list | remove EMAIL
-  tsshub key create (--user EMAIL | --tag tag:NAME... | --relay) [--reusable] [--ephemeral] [--expiry 24h]
+  tsshub key create (--user EMAIL | --tag tag:NAME... | --relay) [--reusable] [--ephemeral] [--suffix]
+               [--expiry 24h]
   tsshub key list | revoke ID
-  tsshub node list | expire NAME | remove NAME
+  tsshub node list | rename OLD NEW | extend NAME --for 90d | expire NAME | remove NAME
   tsshub policy get | check FILE | diff FILE | set FILE [--if-match REVISION]
   tsshub policy log | show REVISION | revert REVISION | directory
   tsshub relay list | add NAME --url https://HOST:PORT [--key KEY | --cert-sha256 HEX] [--stun PORT] | remove NAME
+  tsshub backup FILE|- [--with-key]
   tsshub audit [--since T] [--host NAME]
 every command but serve takes --state DIR, and --json for programs
 `

@@ -29,6 +29,8 @@ const (
 	AdminNodeList   = "/v1/node/list"
 	AdminNodeExpire = "/v1/node/expire"
 	AdminNodeRemove = "/v1/node/remove"
+	AdminNodeRename = "/v1/node/rename"
+	AdminNodeExtend = "/v1/node/extend"
 	AdminPolicyGet  = "/v1/policy/get"
 	AdminPolicySet  = "/v1/policy/set"
 	AdminPolicyTry  = "/v1/policy/check"
@@ -59,6 +61,11 @@ type (
 	}
 	RevRequest struct {
 		Rev int64 `json:"rev"`
+	}
+	// Extended answers an ExtendRequest.
+	Extended struct {
+		Name  string    `json:"name"`
+		Until time.Time `json:"until"`
 	}
 	UserRemoved struct {
 		Login string `json:"login"`
@@ -130,6 +137,13 @@ func (s *Server) Admin() http.Handler {
 	post(s, mux, AdminNodeExpire, func(ctx context.Context, who string, r NameRequest) (any, error) {
 		return r, s.ExpireNode(ctx, who, r.Name)
 	})
+	post(s, mux, AdminNodeRename, func(ctx context.Context, who string, r RenameRequest) (any, error) {
+		return r, s.RenameNode(ctx, who, r.Name, r.New)
+	})
+	post(s, mux, AdminNodeExtend, func(ctx context.Context, who string, r ExtendRequest) (any, error) {
+		until, err := s.ExtendNode(ctx, who, r.Name, r.For)
+		return Extended{Name: r.Name, Until: until}, err
+	})
 	post(s, mux, AdminNodeRemove, func(ctx context.Context, who string, r NameRequest) (any, error) {
 		return r, s.RemoveNode(ctx, who, r.Name)
 	})
@@ -153,13 +167,16 @@ func (s *Server) Admin() http.Handler {
 	mux.HandleFunc("GET "+AdminAudit, s.handleAudit)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		uid, ok := r.Context().Value(callerKey{}).(uint32)
-		if !ok || uid != 0 && uid != uint32(os.Geteuid()) {
+		if !ok || !administrates(uid) {
 			answer(w, http.StatusForbidden, netmap.Problem{Code: "forbidden", Say: "only root and the user that tsshub runs as may do this"})
 			return
 		}
 		mux.ServeHTTP(w, r)
 	})
 }
+
+// administrates: root, and the user that the hub runs as.
+func administrates(uid uint32) bool { return uid == 0 || uid == uint32(os.Geteuid()) }
 
 // post adds a call that changes something; who did it goes into the audit log.
 func post[T any](s *Server, mux *http.ServeMux, path string, fn func(context.Context, string, T) (any, error)) {

@@ -58,14 +58,22 @@
 // # Decisions
 //
 // A name that a node has is refused to others with words, not handed out as "web-1": on
-// a server a silent other name is found out too late. The old node is renamed by joining
-// it again with --hostname, or removed.
+// a server a silent other name is found out too late. The old node is renamed (tsshub node
+// rename, or by joining it again with --hostname), or removed. Machines made from one image
+// come in with a key that says so (key create --reusable --suffix) and become web, web-2,
+// web-3; one that joins again keeps its number. A name that a living node gave up rests for
+// 7 days, for everybody but that node; that of a removed one is free at once, because the
+// usual next step is to make the machine anew.
 //
 // Joining again from the same state folder, with a token for the same owner, keeps the
 // node: id and addresses stay, name and validity are new. That is how an expired one
 // comes back. A removed one comes back as another node, with new keys.
 //
-// A person's nodes are members for 180 days, tagged machines for good. IPv4 addresses
+// A person's nodes are members for 180 days (Config.NodeExpiry), tagged machines for good.
+// An ephemeral node is removed when it says that it goes (tssh down), else after it was
+// away for 10 minutes (Config.EphemeralGrace); the stop of a daemon says nothing, since it
+// may be the first half of a restart. The time that the hub itself was away does not count,
+// and within a run a monotonic clock does the counting. IPv4 addresses
 // are random in the mesh's range; a freed one rests for 30 days, because logs name it.
 // IPv6 addresses are the mesh's ULA /48 and 80 random bits.
 //
@@ -76,5 +84,6 @@
 //
 // A database that was put back from a backup is behind what nodes have seen, and they
 // refuse it. Config.Restored (tsshub serve --restored, once) begins a new epoch, and
-// they take everything anew. Removals made since the backup have to be made again.
+// they take everything anew. Removals made since the backup have to be made again; nodes
+// that saw them keep to them also in the new epoch, since ids are never used again.
 package coord

@@ -25,6 +25,7 @@ func (s *Server) Handler(ctx context.Context) http.Handler {
 	mux.HandleFunc("POST "+netmap.PathJoin, s.handleJoin)
 	mux.HandleFunc("POST "+netmap.PathEndpoints, s.handleEndpoints)
 	mux.HandleFunc("POST "+netmap.PathHostKeys, s.handleHostKeys)
+	mux.HandleFunc("POST "+netmap.PathLeave, s.handleLeave)
 	mux.HandleFunc("GET "+netmap.PathStream, func(w http.ResponseWriter, r *http.Request) { s.handleStream(ctx, w, r) })
 	return mux
 }
@@ -101,6 +102,18 @@ func (s *Server) handleHostKeys(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := s.setHostKeys(r.Context(), id, req.HostKeys); err != nil {
+		s.fail(w, err)
+		return
+	}
+	answer(w, http.StatusOK, struct{}{})
+}
+
+func (s *Server) handleLeave(w http.ResponseWriter, r *http.Request) {
+	id, ok := s.caller(w, r)
+	if !ok {
+		return
+	}
+	if err := s.leave(r.Context(), id); err != nil {
 		s.fail(w, err)
 		return
 	}

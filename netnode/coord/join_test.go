@@ -235,7 +235,13 @@ func TestJoinAgain(t *testing.T) {
 		t.Errorf("came back as %+v, was %+v", again, first)
 	}
 	h.member(s2, nil).until("itself", func(x *netmap.Map) bool { return x.Self.Name == "web2" && x.Policy != nil })
-	h.join("web", KeyRequest{User: "bob@example.com"}) // the name is free again
+	// The name that was given up rests, and is free after that.
+	_, err = netmap.Join(t.Context(), netmap.JoinConfig{Dir: filepath.Join(t.TempDir(), "s"), Token: h.token(KeyRequest{User: "bob@example.com"}), Name: "web"})
+	if !errors.As(err, &je) || je.Code != netmap.CodeNameTaken || !strings.Contains(je.Say, "rests until") {
+		t.Errorf("a name given up just now: %v", err)
+	}
+	h.clock.move(nameRest + time.Minute)
+	h.join("web", KeyRequest{User: "bob@example.com"})
 
 	// A removed node comes back as another one, from the same folder.
 	if err := h.RemoveNode(t.Context(), "test", "web2"); err != nil {

@@ -42,6 +42,7 @@ type KeyRequest struct {
 	Tags      []string      `json:"tags,omitempty"`
 	Reusable  bool          `json:"reusable,omitempty"`
 	Ephemeral bool          `json:"ephemeral,omitempty"`
+	Suffix    bool          `json:"suffix,omitempty"` // a name that is taken becomes NAME-2, and so on
 	Relay     bool          `json:"relay,omitempty"`  // for a relay that stands alone; neither User nor Tags
 	Expiry    time.Duration `json:"expiry,omitempty"` // 0: 24 h
 }
@@ -54,6 +55,7 @@ type KeyInfo struct {
 	Tags      []string  `json:"tags,omitempty"`
 	Reusable  bool      `json:"reusable"`
 	Ephemeral bool      `json:"ephemeral"`
+	Suffix    bool      `json:"suffix,omitempty"`
 	Created   time.Time `json:"created"`
 	Expires   time.Time `json:"expires"`
 	Uses      int       `json:"uses"`
@@ -61,7 +63,7 @@ type KeyInfo struct {
 
 // CreateKey makes an auth key. The token in the answer is the only copy there is.
 func (s *Server) CreateKey(ctx context.Context, who string, r KeyRequest) (KeyInfo, error) {
-	k := &authKey{Reusable: r.Reusable, Ephemeral: r.Ephemeral}
+	k := &authKey{Reusable: r.Reusable, Ephemeral: r.Ephemeral, Suffix: r.Suffix}
 	if r.Relay && (r.User != "" || len(r.Tags) > 0 || r.Ephemeral) {
 		return KeyInfo{}, refuse(netmap.CodeBad, "a key for a relay is for nothing else")
 	}
@@ -125,7 +127,7 @@ func (s *Server) createKey(ctx context.Context, who string, k *authKey, life tim
 			return err
 		}
 		return c.audit(audit.Entry{Kind: "key.create", Who: who, Text: k.owner(), Extra: map[string]string{
-			"key": k.ID, "expires": k.Expires.UTC().Format(time.RFC3339), "reusable": fmt.Sprint(k.Reusable), "ephemeral": fmt.Sprint(k.Ephemeral),
+			"key": k.ID, "expires": k.Expires.UTC().Format(time.RFC3339), "reusable": fmt.Sprint(k.Reusable), "ephemeral": fmt.Sprint(k.Ephemeral), "suffix": fmt.Sprint(k.Suffix),
 		}})
 	})
 	if err != nil {
@@ -158,7 +160,7 @@ func tagNames(tags []policy.Tag) []string {
 }
 
 func (k *authKey) info() KeyInfo {
-	return KeyInfo{ID: k.ID, User: string(k.User), Tags: tagNames(k.Tags), Reusable: k.Reusable, Ephemeral: k.Ephemeral, Created: k.Created, Expires: k.Expires, Uses: k.Uses}
+	return KeyInfo{ID: k.ID, User: string(k.User), Tags: tagNames(k.Tags), Reusable: k.Reusable, Ephemeral: k.Ephemeral, Suffix: k.Suffix, Created: k.Created, Expires: k.Expires, Uses: k.Uses}
 }
 
 func (c *change) putKey(k *authKey) error {

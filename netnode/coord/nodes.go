@@ -254,10 +254,7 @@ func (c *change) admit(r *joinRequest) (*netmap.Node, *authKey, error) {
 	}
 	n := &netmap.Node{Control: r.control, User: k.User, Tags: k.Tags}
 	if err := netmap.CheckName(r.Name); err != nil && !(r.Name == netmap.HubName && n.Hub()) {
-		if errors.Is(err, netmap.ErrNameReserved) {
-			return nil, nil, refuse(netmap.CodeNameReserved, "%s", err)
-		}
-		return nil, nil, refuse(netmap.CodeNameInvalid, "%s", err)
+		return nil, nil, nameRefusal(err)
 	}
 	if old != nil {
 		if old.rec.User != k.User || !slices.Equal(old.rec.Tags, k.Tags) {
@@ -275,15 +272,17 @@ func (c *change) admit(r *joinRequest) (*netmap.Node, *authKey, error) {
 			return nil, nil, err
 		}
 	}
-	if err := c.take(n, old, r); err != nil {
+	name, err := c.joinName(n, old, r.Name, k.Suffix)
+	if err == nil {
+		err = c.take(n, old, r, name)
+	}
+	if err != nil {
 		return nil, nil, err
 	}
+	r.Name = name // what the audit log says
 	n.Name, n.WG, n.HostKeys, n.Attributes = r.Name, r.WG, r.HostKeys, r.Attributes
 	n.From = c.now.UTC().Truncate(time.Second)
-	n.Until = time.Time{}
-	if n.User != "" {
-		n.Until = n.From.Add(personValidity)
-	}
+	n.Until = c.until(n)
 	used := *k
 	used.Uses++
 	used.UsedBy = n.ID
@@ -300,10 +299,9 @@ func (c *change) fresh(n *netmap.Node) (err error) {
 	return err
 }
 
-// take claims the name and the keys, and gives the former ones back.
-func (c *change) take(n *netmap.Node, old *node, r *joinRequest) error {
+// take claims the keys, and gives the former name back.
+func (c *change) take(n *netmap.Node, old *node, r *joinRequest, name string) error {
 	for _, x := range []struct{ key, code, say string }{
-		{"name/" + r.Name, netmap.CodeNameTaken, "another node is called " + r.Name},
 		{"wg/" + r.WG.String(), netmap.CodeBad, "another node has this WireGuard key"},
 		{"control/" + r.control.String(), netmap.CodeBad, "another node has this control key"},
 	} {
@@ -316,8 +314,8 @@ func (c *change) take(n *netmap.Node, old *node, r *joinRequest) error {
 		}
 	}
 	// A former WireGuard key stays taken: it never becomes another node's.
-	if old != nil && old.rec.Name != r.Name {
-		return c.tx.release("name/" + old.rec.Name)
+	if old != nil && old.rec.Name != name {
+		return c.restName(old.rec)
 	}
 	return nil
 }

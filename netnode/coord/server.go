@@ -40,6 +40,12 @@ type Config struct {
 	// Restored says that the database was put back from an earlier time: a new epoch
 	// begins, and every node takes everything anew.
 	Restored bool
+	// NodeExpiry is how long the nodes of people are members from their join on; 0: 180
+	// days, negative: for good. Tagged machines do not expire.
+	NodeExpiry time.Duration
+	// EphemeralGrace is how long an ephemeral node may be away before it is removed; 0: 10
+	// minutes.
+	EphemeralGrace time.Duration
 	// Audit keeps an entry for good before it returns nil. Entries wait in the database
 	// until it does.
 	Audit func(audit.Entry) error
@@ -54,14 +60,12 @@ type Config struct {
 
 // Bounds. A limit reached is an answer in words.
 const (
-	logKept        = 7 * 24 * time.Hour
-	logInMemory    = 20000
-	revokedSent    = 30 * 24 * time.Hour // revocations younger than this are in snapshots
-	addressRest    = 30 * 24 * time.Hour
-	personValidity = 180 * 24 * time.Hour // of a node that belongs to a person
-	ephemeralGrace = 30 * time.Minute
-	maxKeyLife     = 366 * 24 * time.Hour
-	auditBatch     = 256
+	logKept     = 7 * 24 * time.Hour
+	logInMemory = 20000
+	revokedSent = 30 * 24 * time.Hour // revocations younger than this are in snapshots
+	addressRest = 30 * 24 * time.Hour
+	maxKeyLife  = 366 * 24 * time.Hour
+	auditBatch  = 256
 )
 
 // Server is a mesh's coordination server.
@@ -101,6 +105,12 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	}
 	if c.Ping <= 0 {
 		c.Ping = 45 * time.Second
+	}
+	if c.NodeExpiry == 0 {
+		c.NodeExpiry = personValidity
+	}
+	if c.EphemeralGrace <= 0 {
+		c.EphemeralGrace = ephemeralGrace
 	}
 	if !c.Range4.IsValid() {
 		c.Range4 = DefaultRange4
@@ -460,32 +470,6 @@ func (c *change) putInfo(id string, info nodeInfo) error {
 		}
 	})
 	return nil
-}
-
-// sweepEphemeral removes ephemeral nodes that have been away for long. One that has
-// never been here counts from its join or from the hub's start.
-func (s *Server) sweepEphemeral(ctx context.Context) {
-	now := s.c.Clock()
-	var gone []string
-	s.mu.RLock()
-	for id, n := range s.st.nodes {
-		seen := n.info.Seen
-		if s.start.After(seen) {
-			seen = s.start // the hub was away, not the node
-		}
-		if t, ok := s.seen[id]; ok && t.After(seen) {
-			seen = t
-		}
-		if n.info.Ephemeral && s.streams[id] == nil && now.Sub(seen) > ephemeralGrace {
-			gone = append(gone, n.rec.Name)
-		}
-	}
-	s.mu.RUnlock()
-	for _, name := range gone {
-		if err := s.RemoveNode(ctx, "hub (ephemeral)", name); err != nil {
-			s.c.Log.Error("ephemeral node not removed", "node", name, "err", err)
-		}
-	}
 }
 
 // Mesh is what the mesh is.

@@ -70,6 +70,7 @@ type authKey struct {
 	Tags      []policy.Tag `json:"tags,omitempty"`
 	Reusable  bool         `json:"reusable,omitempty"`
 	Ephemeral bool         `json:"ephemeral,omitempty"`
+	Suffix    bool         `json:"suffix,omitempty"` // a taken name gets a number
 	Created   time.Time    `json:"created"`
 	Expires   time.Time    `json:"expires"`
 	Uses      int          `json:"uses,omitempty"`

@@ -224,6 +224,8 @@ func (t *tx) claim(key, kind, id string, now time.Time) error {
 	switch {
 	case err == nil && k == kind && i == id:
 		return nil
+	case err == nil && k == "rest" && i == id:
+		return t.exec(`UPDATE uniq SET kind = ?, until = 0 WHERE key = ?`, kind, key)
 	case err == nil:
 		return errTaken
 	case !errors.Is(err, sql.ErrNoRows):
@@ -233,6 +235,24 @@ func (t *tx) claim(key, kind, id string, now time.Time) error {
 }
 
 func (t *tx) release(key string) error { return t.exec(`DELETE FROM uniq WHERE key = ?`, key) }
+
+// restFor keeps a key until then from everybody but the one who had it.
+func (t *tx) restFor(key, id string, until time.Time) error {
+	return t.exec(`INSERT INTO uniq(key, kind, id, until) VALUES(?, 'rest', ?, ?) ON CONFLICT(key) DO UPDATE SET kind = 'rest', id = excluded.id, until = excluded.until`, key, id, until.Unix())
+}
+
+// restsUntil is until when a key rests; zero: it does not.
+func (t *tx) restsUntil(key string) (time.Time, error) {
+	var until int64
+	err := t.t.QueryRowContext(t.ctx, `SELECT until FROM uniq WHERE key = ?`, key).Scan(&until)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && until == 0 {
+		return time.Time{}, nil
+	}
+	if err != nil {
+		return time.Time{}, fmt.Errorf("coord: database: %w", err)
+	}
+	return time.Unix(until, 0), nil
+}
 
 // rest keeps a key from everybody until then.
 func (t *tx) rest(key string, until time.Time) error {

@@ -59,7 +59,7 @@ func (d *Daemon) status(context.Context) (localapi.Status, error) {
 		return s, nil
 	}
 	s.State = localapi.StateRunning
-	s.Self = node(nm.Self)
+	s.Self, s.Expires = node(nm.Self), nm.Expires
 	paths := map[string]netnode.PeerStatus{}
 	ns := m.node.Status()
 	s.Endpoints, s.HomeRelay, s.Drops = ns.Endpoints, ns.Home, ns.Drops

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"tssh/netnode"
 	"tssh/netnode/localapi"
@@ -153,6 +154,12 @@ func (d *Daemon) Down(ctx context.Context) error {
 	if m == nil {
 		return nil
 	}
+	// With the hub away it finds out by itself, later.
+	lctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	if err := m.client.Leave(lctx); err != nil {
+		d.log.Debug("the hub was not told", "err", err)
+	}
+	cancel()
 	m.end(errDown)
 	select {
 	case <-m.done:

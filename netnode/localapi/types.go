@@ -67,6 +67,7 @@ type Status struct {
 	Problem   string            `json:"problem,omitempty"`   // one line: what is wrong, if anything
 	Userspace bool              `json:"userspace,omitempty"` // no kernel TUN: stock programs need `tssh proxy`
 	Self      Node              `json:"self"`
+	Expires   time.Time         `json:"expires,omitzero"`     // when the membership ends; zero: it does not
 	Endpoints []netip.AddrPort  `json:"endpoints,omitempty"`  // where the node can be reached
 	HomeRelay string            `json:"home_relay,omitempty"` // where it can be reached by way of a relay
 	Peers     []Peer            `json:"peers"`

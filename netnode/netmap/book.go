@@ -103,12 +103,12 @@ func (b *book) snapshot(f *Frame) (bool, error) {
 	if f.Count != b.got {
 		return false, fmt.Errorf("netmap: snapshot of %d records came as %d", f.Count, b.got)
 	}
-	// Within an epoch what ended stays ended, also where the hub no longer mentions it.
-	if n.epoch == b.epoch {
-		for ref, r := range b.recs {
-			if _, ok := n.recs[ref]; !ok && r.Revocation != nil {
-				n.put(r)
-			}
+	// What ended stays ended, also where the hub no longer mentions it. That goes for nodes
+	// in a new epoch too: a database that was put back knows nothing of removals made since,
+	// and ids are never used again. A person may have been added anew at a lower revision.
+	for ref, r := range b.recs {
+		if _, ok := n.recs[ref]; !ok && r.Revocation != nil && (n.epoch == b.epoch || r.Revocation.Node != "") {
+			n.put(r)
 		}
 	}
 	if n.epoch != b.epoch {
@@ -128,6 +128,10 @@ func (b *book) take(e Envelope, known *book) (Kind, bool) {
 		return "", false
 	}
 	ref := r.Ref()
+	if old, ok := known.recs[ref]; ok && old.Revocation != nil && old.Revocation.Node != "" {
+		b.put(old) // said once is enough, be it of an earlier epoch
+		return r.Kind, true
+	}
 	if old, ok := known.recs[ref]; ok && known.epoch == b.epoch && old.Rev > r.Rev {
 		b.report(fmt.Errorf("netmap: record %s %q: revision %d is older than %d, which is known", r.Kind, r.ID, r.Rev, old.Rev))
 		if b != known {

@@ -129,6 +129,11 @@ func NewClient(c ClientConfig) (*Client, error) {
 	return k, nil
 }
 
+// Leave tells the hub that this node goes, so that an ephemeral one need not be waited for.
+func (k *Client) Leave(ctx context.Context) error {
+	return call(ctx, k.hc, k.base+PathLeave, struct{}{}, nil)
+}
+
 // Map is the latest map, never nil.
 func (k *Client) Map() *Map {
 	k.mu.Lock()

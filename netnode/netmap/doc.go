@@ -42,7 +42,7 @@
 // their Ed25519 key; nothing in it is looked at but the key, dates least of all, so that
 // a node with a wrong clock can join. A node offers the ALPN protocol "tssh/1" before
 // "http/1.1" and is then asked for its certificate. Calls are POSTs with JSON both ways:
-// /v1/join (JoinRequest, JoinReply), /v1/endpoints (Where), /v1/hostkeys
+// /v1/join (JoinRequest, JoinReply), /v1/leave ({}; an ephemeral node is removed at once), /v1/endpoints (Where), /v1/hostkeys
 // (HostKeysRequest). What is not 200 has a Problem as its body.
 //
 // # Stream

@@ -354,7 +354,7 @@ func joinError(hub, name string, err error) (je *JoinError, again bool) {
 		case CodeKeyUnknown, CodeKeyExpired, CodeKeyUsed:
 			je.Hint = newKey
 		case CodeNameTaken:
-			je.Hint = fmt.Sprintf("choose another name with --hostname, or free it on the hub: tsshub node remove %s", name)
+			je.Hint = fmt.Sprintf("choose another name with --hostname, or free it on the hub: tsshub node rename %s NEW, or node remove %s; a key made with --suffix numbers such names", name, name)
 		case CodeNameReserved, CodeNameInvalid:
 			je.Hint = "choose another name with --hostname"
 		case CodeOwner:

@@ -19,6 +19,7 @@ const (
 	PathStream    = "/v1/stream"
 	PathEndpoints = "/v1/endpoints"
 	PathHostKeys  = "/v1/hostkeys"
+	PathLeave     = "/v1/leave" // the node goes; an ephemeral one is removed at once
 	// StreamProtocol is what PathStream is upgraded to.
 	StreamProtocol = "tssh-stream/1"
 )
