@@ -78,7 +78,15 @@ func (a *app) status(ctx context.Context, args []string) error {
 	if st.State == localapi.StateNotJoined {
 		return nil
 	}
-	fmt.Fprintf(a.out, "node:      %s (%s)\naddresses: %s\nmesh:      %s\n", oneLine(st.Self.Name), oneLine(st.Self.Who()), addresses(st.Self), oneLine(st.Mesh))
+	// A node that is down knows only what it is called.
+	fmt.Fprintf(a.out, "node:      %s", oneLine(st.Self.Name))
+	if who := st.Self.Who(); who != "" {
+		fmt.Fprintf(a.out, " (%s)", oneLine(who))
+	}
+	if len(st.Self.Addrs) > 0 {
+		fmt.Fprintf(a.out, "\naddresses: %s", addresses(st.Self))
+	}
+	fmt.Fprintf(a.out, "\nmesh:      %s\n", oneLine(st.Mesh))
 	online := "not connected; paths and rights stay as they were last known"
 	if st.HubOnline {
 		online = "connected"
