@@ -51,7 +51,7 @@ bench: build
 	go run ./lab/bench -bin bin
 
 soak: build
-	TSSH_SOAK=1 go test -timeout 2h -run Soak -v ./...
+	TSSH_SOAK=1 go test -timeout 2h -run 'Soak|TestRelayAndHubKilled' -v ./...
 
 clean:
 	rm -rf bin $(WEB)/node_modules

@@ -219,6 +219,22 @@ func TestPathsThroughNAT(t *testing.T) {
 		s.finish()
 	})
 
+	t.Run("a long line that loses packets", func(t *testing.T) {
+		web := w.join(t, must(w.lab.AddHost("far-web", Account{"deploy", deployUID}))(t), "tag:web")
+		h := must(w.lab.AddHost("far-laptop"))(t)
+		wire := must(h.Lengthen(Line{Delay: 30 * time.Millisecond, Loss: 0.02}))(t)
+		laptop := w.join(t, h, "alice@example.com")
+		t.Parallel()
+		s := startStream(t, laptop, web.Name)
+		pong, took := laptop.via(t, web.Name, "direct", web.Host.Addr, 60*time.Second)
+		if pong.Latency < 60 {
+			t.Errorf("%v, with 30 ms each way", pong)
+		}
+		s.more(40 * chunk)
+		s.finish()
+		t.Logf("%v, %v after the first bytes; %d frames lost", pong, took.Round(time.Millisecond), wire.Dropped.Load())
+	})
+
 	t.Run("rebinding under a running scp", func(t *testing.T) {
 		p := w.pair(t, "rebind", home, home)
 		t.Parallel()

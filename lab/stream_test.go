@@ -38,6 +38,10 @@ const chunk, chunkEvery = 8 << 10, 50 * time.Millisecond
 // startStream opens a session from node n to a host by its name and waits for its first bytes.
 func startStream(t testing.TB, n *Node, target string) *stream {
 	t.Helper()
+	// A node that has just joined may not know its peers yet.
+	if err := Until(30*time.Second, func() error { _, err := n.ping(target); return err }); err != nil {
+		t.Fatal(err)
+	}
 	s := &stream{t: t, stop: make(chan struct{}), done: make(chan error, 1)}
 	s.cmd = n.TsshCommand("-T", "deploy@"+target, "cat")
 	s.cmd.Stderr = &s.stderr
@@ -111,8 +115,7 @@ func (s *stream) more(n int64) {
 	err := Until(90*time.Second, func() error {
 		select {
 		case err := <-s.done:
-			s.done <- err
-			return fmt.Errorf("the session ended: %v: %s", err, s.stderr.String())
+			s.t.Fatalf("the session ended: %v: %s", err, s.stderr.String())
 		default:
 		}
 		s.mu.Lock()

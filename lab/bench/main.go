@@ -133,7 +133,7 @@ func (b *bed) setUp(l *lab.Lab) error {
 	if b.sshd, err = b.startSSHD(web); err != nil {
 		return err
 	}
-	if b.hub, err = l.StartHub(hosts[0], policyText, "--mesh", "bench", "--relay-rate", "1000000000"); err != nil {
+	if b.hub, err = l.StartHubAt(hosts[0], hosts[0].Addr.String()+":443", "https://"+hosts[0].Addr.String()+":443", policyText, "--mesh", "bench", "--relay-rate", "1000000000"); err != nil {
 		return err
 	}
 	if r := b.hub.Admin("user", "add", "alice@example.com"); r.Status != 0 {
