@@ -31,6 +31,9 @@ if [ "$what" = test ]; then
 	need conntrack conntrack
 	need iperf3 iperf3
 	need setpriv util-linux
+	need dbus-daemon dbus-daemon
+	need dig bind9-dnsutils
+	need curl curl
 	need turnutils_stunclient coturn
 	need stun stun-client
 fi

@@ -98,6 +98,9 @@ func (a *app) status(ctx context.Context, args []string) error {
 	if st.HomeRelay != "" {
 		fmt.Fprintf(a.out, "relay:     %s, where others reach this node when there is no direct path\n", oneLine(st.HomeRelay))
 	}
+	if st.Names != "" {
+		fmt.Fprintf(a.out, "names:     %s\n", oneLine(st.Names))
+	}
 	talking := 0
 	for _, p := range st.Peers {
 		if p.Path != "" || p.Relay != "" {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -24,6 +25,7 @@ import (
 	"tssh/netnode"
 	"tssh/netnode/daemon"
 	"tssh/netnode/localapi"
+	"tssh/netnode/names"
 	"tssh/netnode/netmap"
 	"tssh/policy"
 	"tssh/recording"
@@ -39,6 +41,7 @@ type runFlags struct {
 	userspace, loopback, verbose                         bool
 	udpPort                                              int
 	spoolMax, spoolFree                                  int64
+	names                                                names.Mode
 }
 
 // defaultTUN is the device a root daemon makes unless told otherwise.
@@ -59,6 +62,7 @@ func parseRun(args []string, stderr io.Writer) (runFlags, error) {
 	fs.IntVar(&f.udpPort, "udp-port", 41641, "UDP port of WireGuard, 0 for any")
 	fs.BoolVar(&f.loopback, "loopback", false, "be reachable at 127.0.0.1 too, for a mesh on one machine")
 	fs.BoolVar(&f.verbose, "v", false, "log more")
+	known := fs.String("names", string(names.Auto), "how programs here learn the mesh's names: auto, resolved, hosts or off")
 	fs.Int64Var(&f.spoolMax, "spool-max", 4<<30, "bytes of recordings kept until a recorder has them")
 	fs.Int64Var(&f.spoolFree, "spool-free", 256<<20, "bytes that must be free on the disk for a new session")
 	if err := fs.Parse(args); err != nil {
@@ -76,6 +80,11 @@ func parseRun(args []string, stderr io.Writer) (runFlags, error) {
 	case f.udpPort < 0 || f.udpPort > 65535:
 		return f, fail("--udp-port %d is not a port", f.udpPort)
 	}
+	mode, err := names.ParseMode(*known)
+	if err != nil {
+		return f, fail("--names %v", err).hint("auto uses systemd-resolved where it runs, else /etc/hosts")
+	}
+	f.names = mode
 	if f.tun == "" && !f.userspace {
 		if !root {
 			return f, fail("a kernel TUN device needs root").hint("run it as root, or use --userspace")
@@ -92,7 +101,6 @@ func parseRun(args []string, stderr io.Writer) (runFlags, error) {
 			f.socket = filepath.Join(f.state, "tsshd.sock")
 		}
 	}
-	var err error
 	f.state, err = filepath.Abs(f.state)
 	if err == nil {
 		f.runDir, err = filepath.Abs(f.runDir)
@@ -160,12 +168,17 @@ func run(f runFlags, stdin io.Reader, stderr io.Writer) error {
 		return err
 	}
 	h := &host{flags: f, keys: keys, log: log, changed: make(chan struct{}, 1)}
-	h.daemon, err = daemon.New(daemon.Config{
+	conf := daemon.Config{
 		State: f.state, Hostname: f.hostname, Socket: f.socket, OwnerUID: os.Getuid(), Version: version, Log: log,
 		TUN: f.tun, UDPPort: f.udpPort, RunDir: f.runDir, Loopback: f.loopback,
 		HostKeys: keys.lines(), Attributes: map[string]string{"node:os": runtime.GOOS, "node:tsshVersion": version},
 		OnMap: h.onMap, Serve: h.serve, Sessions: h.sessions,
-	})
+	}
+	if f.tun != "" {
+		h.names = names.NewService(names.Config{Mode: f.names, Link: f.tun, Log: log})
+		conf.Names = h.names.Status
+	}
+	h.daemon, err = daemon.New(conf)
 	if err != nil {
 		return err
 	}
@@ -266,6 +279,7 @@ type host struct {
 	daemon  *daemon.Daemon
 	spool   *recording.Spool
 	audit   *audit.Log
+	names   *names.Service              // nil without a kernel TUN
 	changed chan struct{}               // a new map is in force
 	server  atomic.Pointer[sshd.Server] // nil while the node is not up, as the next one
 	sender  atomic.Pointer[ship.Sender]
@@ -340,7 +354,10 @@ func (h *host) audited(e audit.Entry) {
 	}
 }
 
-func (h *host) onMap(*netmap.Map) {
+func (h *host) onMap(nm *netmap.Map) {
+	if h.names != nil {
+		h.names.Set(tableOf(nm), nm.SelfAddrs)
+	}
 	select {
 	case h.changed <- struct{}{}:
 	default:
@@ -371,8 +388,16 @@ func (h *host) serve(ctx context.Context, n *netnode.Node, c *netmap.Client) err
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	ends := make(chan error, 4)
-	go func() { ends <- h.spool.Run(ctx) }() // all four end with ctx
+	ends := make(chan error, 5)
+	go func() { // all five end with ctx
+		if h.names != nil {
+			h.names.Run(ctx)
+		} else {
+			<-ctx.Done()
+		}
+		ends <- nil
+	}()
+	go func() { ends <- h.spool.Run(ctx) }()
 	go func() { ends <- h.shipAudit(ctx, c) }()
 	go func() { ends <- h.ship(ctx, c) }()
 	go func() { ends <- srv.Serve(ctx, l) }()
@@ -414,4 +439,13 @@ func (h *host) sessions(context.Context) ([]localapi.Session, error) {
 		out = append(out, localapi.Session{ID: s.ID, Peer: s.Peer.String(), Node: s.Node, Login: s.Login, LocalUser: string(s.LocalUser), Start: s.Start, PID: s.PID})
 	}
 	return out, nil
+}
+
+// tableOf is the names of a map, this node's own included.
+func tableOf(nm *netmap.Map) *names.Table {
+	hosts := []names.Host{{Name: nm.Self.Name, Addrs: nm.SelfAddrs}}
+	for _, p := range nm.Peers {
+		hosts = append(hosts, names.Host{Name: p.Name, Addrs: p.Addrs})
+	}
+	return names.New(nm.Mesh, []netip.Prefix{nm.Range4, nm.Range6}, hosts)
 }

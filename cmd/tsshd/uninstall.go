@@ -13,6 +13,7 @@ import (
 
 	"tssh/netnode"
 	"tssh/netnode/localapi"
+	"tssh/netnode/names"
 )
 
 // uninstallCommand is `tsshd uninstall`: it takes away what outlives the daemon on
@@ -46,6 +47,9 @@ func uninstall(state, tun string, purge bool, stdout io.Writer) error {
 	case !errors.Is(err, os.ErrNotExist):
 		return err
 	}
+	if err := names.NewFile("/etc/hosts", tun).Remove(); err != nil {
+		return fail("the names in /etc/hosts stay").because(err)
+	}
 	runDir := filepath.Join("/run/tssh", tun)
 	if err := netnode.Uninstall(tun, runDir); err != nil {
 		return fail("%s", strings.TrimPrefix(err.Error(), "netnode: ")).hint("stop tsshd first")
@@ -53,7 +57,7 @@ func uninstall(state, tun string, purge bool, stdout io.Writer) error {
 	if err := errors.Join(os.RemoveAll(runDir), remove(localapi.SystemPath), remove(filepath.Dir(localapi.SystemPath))); err != nil {
 		return fail("not everything is gone").because(err)
 	}
-	fmt.Fprintf(stdout, "the device %s, its routes and the SSH namespace are gone\n", tun)
+	fmt.Fprintf(stdout, "the device %s, its routes, its names and the SSH namespace are gone\n", tun)
 	if !purge {
 		if _, err := os.Stat(state); err == nil {
 			fmt.Fprintf(stdout, "the state folder %s stays (--purge removes it); on the hub: tsshub node remove NAME\n", state)

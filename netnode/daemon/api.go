@@ -60,6 +60,9 @@ func (d *Daemon) status(context.Context) (localapi.Status, error) {
 	}
 	s.State = localapi.StateRunning
 	s.Self, s.Expires = node(nm.Self), nm.Expires
+	if d.cfg.Names != nil {
+		s.Names = d.cfg.Names()
+	}
 	paths := map[string]netnode.PeerStatus{}
 	ns := m.node.Status()
 	s.Endpoints, s.HomeRelay, s.Drops = ns.Endpoints, ns.Home, ns.Drops

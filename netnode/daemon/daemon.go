@@ -43,6 +43,8 @@ type Config struct {
 	// returns it.
 	Serve    func(ctx context.Context, n *netnode.Node, c *netmap.Client) error
 	Sessions func(ctx context.Context) ([]localapi.Session, error)
+	// Names says in words how other programs learn the mesh's names; nil: they do not.
+	Names func() string
 }
 
 // Daemon is a node. The zero value is not usable; New makes one.

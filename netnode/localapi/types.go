@@ -66,13 +66,16 @@ type Status struct {
 	Drops     map[string]uint64 `json:"drops,omitempty"`     // packets dropped, by reason
 	Problem   string            `json:"problem,omitempty"`   // one line: what is wrong, if anything
 	Userspace bool              `json:"userspace,omitempty"` // no kernel TUN: stock programs need `tssh proxy`
-	Self      Node              `json:"self"`
-	Expires   time.Time         `json:"expires,omitzero"`     // when the membership ends; zero: it does not
-	Endpoints []netip.AddrPort  `json:"endpoints,omitempty"`  // where the node can be reached
-	HomeRelay string            `json:"home_relay,omitempty"` // where it can be reached by way of a relay
-	Peers     []Peer            `json:"peers"`
-	MayDial   bool              `json:"may_dial"`   // whether the caller of this status may dial
-	MayManage bool              `json:"may_manage"` // whether the caller may join, up and down
+	// Names is how other programs on this computer learn the mesh's names: "systemd-resolved",
+	// the path of the hosts file, "off", or why not. Empty: this daemon does not offer it.
+	Names     string           `json:"names,omitempty"`
+	Self      Node             `json:"self"`
+	Expires   time.Time        `json:"expires,omitzero"`     // when the membership ends; zero: it does not
+	Endpoints []netip.AddrPort `json:"endpoints,omitempty"`  // where the node can be reached
+	HomeRelay string           `json:"home_relay,omitempty"` // where it can be reached by way of a relay
+	Peers     []Peer           `json:"peers"`
+	MayDial   bool             `json:"may_dial"`   // whether the caller of this status may dial
+	MayManage bool             `json:"may_manage"` // whether the caller may join, up and down
 }
 
 // Resolved is what a name means.
