@@ -50,6 +50,12 @@
 //
 // The client stands on tailscale.com/derp alone (pinned to v1.102.5; later versions need a
 // newer Go) and dials by itself. derp/derphttp would bring a second way to pin, DNS and
-// netmon of its own, and 120 packages more into a daemon that runs as root everywhere. The
-// server is derp/derpserver, and only tsshub links it (relay/server).
+// netmon of its own into a daemon that runs as root everywhere. The server is
+// derp/derpserver, and only tsshub links it (relay/server).
+//
+// Measured with tsshd: this package is 52 packages more than it linked without relays;
+// derphttp would be 48 on top, derpserver 80. All that came with relays (paths and STUN
+// too) made the stripped program 15.1 MB instead of 14.0. A packet of 1400 bytes through
+// a relay costs twice what a proxy costs that only ends TLS and copies (ratio 0.48 on
+// loopback, two cores: go test -bench Relay ./netnode/relay/server).
 package relay
