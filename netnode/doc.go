@@ -50,6 +50,12 @@
 // on purpose). An nftables table of ours drops them (fence_linux.go); it stays while the
 // daemon is away. Our own listener is out of their reach in any case.
 //
+// A node is somebody, and with a kernel device every account of the host would be that
+// somebody to all peers. On a person's computer a second chain of that table lets only its
+// owner and root start connections into the mesh (Config.LocalUsers); the others are refused
+// at once. A tagged machine is the machine: there everybody may, unless told otherwise.
+// Services that any account runs answer the mesh as ever.
+//
 // Where a namespace cannot be made (a container without CAP_SYS_ADMIN) the listener is in
 // the host's namespace on port 922 of the mesh addresses, and the device rewrites the port
 // both ways. Local processes could reach that port, so it has two guards: a socket filter

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
@@ -17,6 +18,9 @@ import (
 //	table inet tssh-DEVICE
 //	  chain lan   prerouting, before everything: packets for a mesh address of this host that
 //	              did not come in by the device, or from the host itself, are dropped
+//
+//	  chain own   output: connections into the mesh that start here are let out for the users
+//	              who may use it; the chain is there only when that is not everybody
 //
 // A service that the host bound to all addresses is reached at its mesh address by the mesh
 // alone, also by a neighbour that routes the mesh's range to this host. It stays while the
@@ -49,8 +53,22 @@ func toAddr(a netip.Addr) []expr.Any {
 	}
 }
 
+// ours matches what leaves by the device and starts a connection.
+func ours(tun string) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: ifname(tun)},
+		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(expr.CtStateBitNEW), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+		// A packet without a socket has no owner and does not get past this: it is the
+		// kernel's own, an answer to somebody.
+		&expr.Meta{Key: expr.MetaKeySKUID, Register: 1},
+	}
+}
+
 // setFence puts the fence for these addresses in the place of the one before, at once.
-func setFence(tun string, addrs []netip.Addr) error {
+// users are who may start connections into the mesh; nil: everybody.
+func setFence(tun string, addrs []netip.Addr, users []uint32) error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("netnode: nftables: %w", err)
@@ -64,20 +82,29 @@ func setFence(tun string, addrs []netip.Addr) error {
 	for _, a := range addrs {
 		c.AddRule(&nftables.Rule{Table: t, Chain: lan, Exprs: slices.Concat(notFrom("lo", tun), toAddr(a), []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}})})
 	}
+	if users != nil {
+		own := c.AddChain(&nftables.Chain{Name: "own", Table: t, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityFilter})
+		for _, u := range users {
+			c.AddRule(&nftables.Rule{Table: t, Chain: own, Exprs: append(ours(tun),
+				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(u)}, &expr.Verdict{Kind: expr.VerdictAccept})})
+		}
+		// Refused, not dropped: the program hears of it at once.
+		c.AddRule(&nftables.Rule{Table: t, Chain: own, Exprs: append(ours(tun), &expr.Counter{}, &expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED})})
+	}
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("netnode: nftables table %s: %w", t.Name, err)
 	}
 	return nil
 }
 
-// fenced counts the packets that the fence kept out.
-func fenced(tun string) (n uint64) {
+// fenced counts the packets that a chain of the fence stopped.
+func fenced(tun, chain string) (n uint64) {
 	c, err := nftables.New()
 	if err != nil {
 		return 0
 	}
 	t := &nftables.Table{Name: fenceTable(tun), Family: nftables.TableFamilyINet}
-	rules, err := c.GetRules(t, &nftables.Chain{Name: "lan", Table: t})
+	rules, err := c.GetRules(t, &nftables.Chain{Name: chain, Table: t})
 	if err != nil {
 		return 0 // there is none
 	}

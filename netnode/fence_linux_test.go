@@ -55,3 +55,56 @@ func TestNeighbourDoesNotReachTheMeshAddress(t *testing.T) {
 		t.Errorf("left behind: %s", ts)
 	}
 }
+
+// TestOnlySomeUsersMayUseTheMesh has three accounts of one host start connections into the
+// mesh: those who may reach the peer, the one who may not is refused at once, and what the
+// host answers to the mesh does not depend on the account.
+func TestOnlySomeUsersMayUseTheMesh(t *testing.T) {
+	l := newLAN(t)
+	t.Cleanup(l.uninstall)
+	l.start(l.web, "serve", "80")
+	web := l.node(l.web, l.webCfg)
+	defer web.stop()
+	asGames := []string{"--setuid", "5", "--setgid", "60"}
+	accounts := map[string][]string{"root": nil, "games": asGames, "nobody": asNobody}
+	for _, c := range []struct {
+		name  string
+		users []uint32
+		may   map[string]bool
+	}{
+		{"everybody", nil, map[string]bool{"root": true, "games": true, "nobody": true}},
+		{"root and games", []uint32{0, 5}, map[string]bool{"root": true, "games": true}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := l.lapC
+			cfg.LocalUsers = c.users
+			lap := l.node(l.lap, cfg)
+			defer lap.stop()
+			for who, more := range accounts {
+				got := l.ask(l.lap, "dial", web4+":80 "+web6+":80 "+web4+":22 10.99.0.1:80", more...)
+				for _, a := range []string{web4 + ":80", web6 + ":80"} {
+					if reached := got[a] == "host-service"; reached != c.may[who] {
+						t.Errorf("%s at %s: %q, reached is wanted: %v", who, a, got[a], c.may[who])
+					}
+				}
+				if reached := got[web4+":22"] == "mesh-ssh laptop"; reached != c.may[who] {
+					t.Errorf("%s at the SSH server: %q", who, got[web4+":22"])
+				}
+				if got["10.99.0.1:80"] != "host-service" {
+					t.Errorf("%s outside the mesh: %q", who, got["10.99.0.1:80"])
+				}
+			}
+		})
+	}
+
+	// A service that the unprivileged account runs answers peers.
+	cfg := l.lapC
+	cfg.LocalUsers = []uint32{0}
+	lap := l.node(l.lap, cfg)
+	defer lap.stop()
+	l.run("nsenter", "--net=/run/netns/"+l.lap, "sh", "-c", "echo 80 >/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	l.start(l.lap, "serve", "80", asNobody...)
+	if got := l.dial(l.web, lap4+":80", lap6+":80"); got[lap4+":80"] != "host-service" || got[lap6+":80"] != "host-service" {
+		t.Errorf("a peer at nobody's service: %v", got)
+	}
+}

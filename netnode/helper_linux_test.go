@@ -95,6 +95,7 @@ type nodeConfig struct {
 	Peers       []netmap.Peer
 	At          map[string]netip.AddrPort // peers by id
 	Policy      string
+	LocalUsers  []uint32
 }
 
 func (c nodeConfig) netmap() (*netmap.Map, error) {
@@ -122,6 +123,7 @@ func helperNode(arg string) error {
 		return err
 	}
 	n, err := netnode.New(netnode.Config{PrivateKey: key, TUN: c.TUN, RunDir: c.RunDir, NoNamespace: c.NoNamespace, UDPPort: c.Port, AdmitPorts: c.AdmitPorts,
+		LocalUsers:    func(policy.Identity) []uint32 { return c.LocalUsers },
 		EndpointsFile: c.Endpoints, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		return err

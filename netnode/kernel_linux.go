@@ -37,6 +37,8 @@ type kernel struct {
 
 	// owned by configure
 	fencedFor []netip.Addr // whom the fence is for
+	users     []uint32     // who may start connections into the mesh; nil: everybody
+	fencedTo  []uint32     // users, as the fence has it
 	unfenced  bool         // it was said that there is none
 }
 
@@ -139,18 +141,21 @@ func (k *kernel) configure(addrs []netip.Addr, ranges []netip.Prefix) error {
 // fence keeps out what comes for the mesh addresses by another way than the mesh. A kernel
 // that cannot is said once: our own listener is out of reach all the same.
 func (k *kernel) fence(addrs []netip.Addr) {
-	if slices.Equal(addrs, k.fencedFor) && !k.unfenced {
+	if slices.Equal(addrs, k.fencedFor) && slices.Equal(k.users, k.fencedTo) && (k.users == nil) == (k.fencedTo == nil) && !k.unfenced {
 		return
 	}
-	err := setFence(k.name, addrs)
+	err := setFence(k.name, addrs, k.users)
 	if err != nil && !k.unfenced {
 		k.log.Warn("packets from the LAN for this host's mesh addresses are not kept from its services", "err", err)
 	}
-	k.fencedFor, k.unfenced = slices.Clone(addrs), err != nil
+	k.fencedFor, k.fencedTo, k.unfenced = slices.Clone(addrs), slices.Clone(k.users), err != nil
 }
 
-// droppedOutside counts what the fence kept out.
-func (k *kernel) droppedOutside() uint64 { return fenced(k.name) }
+// restrict says who may start connections into the mesh; configure puts it in force.
+func (k *kernel) restrict(users []uint32) { k.users = users }
+
+// stopped counts what the fence kept out, and in.
+func (k *kernel) stopped() (lan, users uint64) { return fenced(k.name, "lan"), fenced(k.name, "own") }
 
 func (k *kernel) listenSSH() (net.Listener, error) {
 	if k.ns != nil {

@@ -142,9 +142,9 @@ func (l *lan) command(ns, mode, arg string, more ...string) *exec.Cmd {
 }
 
 // start runs a helper until stop or kill, and waits for its "ready".
-func (l *lan) start(ns, mode, arg string) *proc {
+func (l *lan) start(ns, mode, arg string, more ...string) *proc {
 	l.t.Helper()
-	p := &proc{t: l.t, cmd: l.command(ns, mode, arg), stderr: new(bytes.Buffer)}
+	p := &proc{t: l.t, cmd: l.command(ns, mode, arg, more...), stderr: new(bytes.Buffer)}
 	p.cmd.Stderr = p.stderr
 	var err error
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {

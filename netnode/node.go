@@ -41,8 +41,11 @@ type Config struct {
 	RunDir  string // root's, for the pin of the SSH namespace; needed with TUN
 	// NoNamespace serves SSH with the port rewrite even where a namespace could be made.
 	NoNamespace   bool
-	EndpointsFile string   // where the addresses of peers are kept for the next start; empty: nowhere
-	AdmitPorts    []uint16 // TCP ports open to every peer whatever the policy says
+	EndpointsFile string // where the addresses of peers are kept for the next start; empty: nowhere
+	// LocalUsers says which accounts of this host may start connections into the mesh, given
+	// who the node is; nil, or a nil answer: all of them. For kernel TUNs.
+	LocalUsers func(self policy.Identity) []uint32
+	AdmitPorts []uint16 // TCP ports open to every peer whatever the policy says
 	// Loopback adds 127.0.0.1 to the node's own addresses, for meshes on one machine. A node
 	// without any other address has it anyway.
 	Loopback bool

@@ -67,6 +67,9 @@ func (n *Node) applyLocked(now time.Time) {
 		rules.HiddenPort = h.hiddenPort()
 	}
 	n.filter.SetRules(rules)
+	if k, ok := n.net.(interface{ restrict([]uint32) }); ok && n.cfg.LocalUsers != nil {
+		k.restrict(n.cfg.LocalUsers(v.self))
+	}
 	if err := n.net.configure(v.addrs, ranges); err != nil {
 		n.log.Error("mesh addresses not set", "err", err)
 	}

@@ -25,8 +25,11 @@ type Status struct {
 	Drops     map[string]uint64 // packets the filter dropped, by reason
 }
 
-// DropLAN is why packets were dropped that came for a mesh address, but not by the mesh.
-const DropLAN = "lan"
+// Reasons for which packets were dropped before the filter saw them.
+const (
+	DropLAN   = "lan"         // for a mesh address, but not by the mesh
+	DropUsers = "local-users" // connections of local users who may not use the mesh
+)
 
 // PeerStatus is one peer.
 type PeerStatus struct {
@@ -41,9 +44,12 @@ type PeerStatus struct {
 // Status collects it. It costs a walk over all peers.
 func (n *Node) Status() Status {
 	s := Status{Port: n.port, Userspace: n.cfg.TUN == "", Endpoints: n.reachable(n.candidates()), Home: n.Home(), Drops: n.filter.Drops()}
-	if k, ok := n.net.(interface{ droppedOutside() uint64 }); ok {
-		if c := k.droppedOutside(); c > 0 {
-			s.Drops[DropLAN] = c
+	if k, ok := n.net.(interface{ stopped() (lan, users uint64) }); ok {
+		lan, users := k.stopped()
+		for reason, c := range map[string]uint64{DropLAN: lan, DropUsers: users} {
+			if c > 0 {
+				s.Drops[reason] = c
+			}
 		}
 	}
 	v := n.view.Load()

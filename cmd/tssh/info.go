@@ -140,6 +140,7 @@ var dropReasons = []struct{ reason, words string }{
 	{"no-peer", "from or to addresses that are no peer's"},
 	{"not-ours", "for other addresses of this host"},
 	{"spoofed", "that this host only forwarded"},
+	{"local-users", "of local users who may not use this mesh (tsshd run --local-users)"},
 	{"lan", "for the mesh address, but not from the mesh"},
 }
 

@@ -38,6 +38,7 @@ import (
 // runFlags is the command line of `tsshd run`.
 type runFlags struct {
 	state, socket, join, joinFile, hostname, tun, runDir string
+	owner, localUsers                                    string
 	userspace, loopback, verbose                         bool
 	udpPort                                              int
 	spoolMax, spoolFree                                  int64
@@ -61,6 +62,8 @@ func parseRun(args []string, stderr io.Writer) (runFlags, error) {
 	fs.BoolVar(&f.userspace, "userspace", false, "no kernel device: the network stack runs in this process")
 	fs.IntVar(&f.udpPort, "udp-port", 41641, "UDP port of WireGuard, 0 for any")
 	fs.BoolVar(&f.loopback, "loopback", false, "be reachable at 127.0.0.1 too, for a mesh on one machine")
+	fs.StringVar(&f.owner, "owner", "", "account of the person whose computer this is (default: who started this with sudo)")
+	fs.StringVar(&f.localUsers, "local-users", "", "who may use the mesh on this computer: owner, any, or accounts with commas between (default: any on tagged machines, else owner; root always may)")
 	fs.BoolVar(&f.verbose, "v", false, "log more")
 	known := fs.String("names", string(names.Auto), "how programs here learn the mesh's names: auto, resolved, hosts or off")
 	fs.Int64Var(&f.spoolMax, "spool-max", 4<<30, "bytes of recordings kept until a recorder has them")
@@ -163,13 +166,21 @@ func run(f runFlags, stdin io.Reader, stderr io.Writer) error {
 	if err := available(f); err != nil {
 		return err
 	}
+	owner, saveOwner, err := ownerUID(context.Background(), f.state, f.owner)
+	if err != nil {
+		return err
+	}
+	users, err := localUsers(context.Background(), f.localUsers, owner, log)
+	if err != nil {
+		return err
+	}
 	keys, err := loadHostKeys(f.state)
 	if err != nil {
 		return err
 	}
 	h := &host{flags: f, keys: keys, log: log, changed: make(chan struct{}, 1)}
 	conf := daemon.Config{
-		State: f.state, Hostname: f.hostname, Socket: f.socket, OwnerUID: os.Getuid(), Version: version, Log: log,
+		State: f.state, Hostname: f.hostname, Socket: f.socket, OwnerUID: owner, LocalUsers: users, Version: version, Log: log,
 		TUN: f.tun, UDPPort: f.udpPort, RunDir: f.runDir, Loopback: f.loopback,
 		HostKeys: keys.lines(), Attributes: map[string]string{"node:os": runtime.GOOS, "node:tsshVersion": version},
 		OnMap: h.onMap, Serve: h.serve, Sessions: h.sessions,
@@ -192,7 +203,7 @@ func run(f runFlags, stdin io.Reader, stderr io.Writer) error {
 		return err
 	}
 	defer unlock()
-	if err := keys.save(f.state); err != nil {
+	if err := errors.Join(keys.save(f.state), saveOwner()); err != nil {
 		return err
 	}
 	if err := h.openStores(); err != nil {

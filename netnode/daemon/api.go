@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -19,7 +20,7 @@ import (
 // api is the local API's view of the daemon: domain structs are copied field by field.
 func (d *Daemon) api() localapi.Config {
 	c := localapi.Config{
-		Path: d.cfg.Socket, OwnerUID: d.cfg.OwnerUID, Userspace: d.cfg.TUN == "" && d.cfg.OwnerUID != 0, Log: d.log,
+		Path: d.cfg.Socket, OwnerUID: d.cfg.OwnerUID, Userspace: d.cfg.TUN == "" && os.Getuid() != 0, Log: d.log,
 		Status: d.status, WhoIs: d.whois, Resolve: d.resolve, Join: d.apiJoin, Up: d.Up, Down: d.Down, Why: d.why, Ping: d.ping, Netcheck: d.netcheck, Sessions: d.cfg.Sessions,
 	}
 	if d.cfg.TUN == "" {

@@ -13,6 +13,7 @@ import (
 	"tssh/netnode"
 	"tssh/netnode/localapi"
 	"tssh/netnode/netmap"
+	"tssh/policy"
 )
 
 // Config is a Daemon's.
@@ -28,6 +29,7 @@ type Config struct {
 	UDPPort    int
 	RunDir     string
 	AdmitPorts []uint16
+	LocalUsers func(self policy.Identity) []uint32 // see netnode.Config
 	// Loopback has the node offer 127.0.0.1 as an address to be reached at, for meshes
 	// that live on one machine.
 	Loopback bool
@@ -262,7 +264,7 @@ func (d *Daemon) up(parent context.Context, st *netmap.State, api chan error) er
 	defer end(nil)
 	m := &member{end: end, done: make(chan struct{})}
 	node, err := netnode.New(netnode.Config{
-		PrivateKey: st.WG, Control: st.Control, UDPPort: d.cfg.UDPPort, TUN: d.cfg.TUN, RunDir: d.cfg.RunDir, AdmitPorts: d.cfg.AdmitPorts,
+		PrivateKey: st.WG, Control: st.Control, UDPPort: d.cfg.UDPPort, TUN: d.cfg.TUN, RunDir: d.cfg.RunDir, AdmitPorts: d.cfg.AdmitPorts, LocalUsers: d.cfg.LocalUsers,
 		EndpointsFile: filepath.Join(st.Dir, "endpoints.json"), Log: d.log, Loopback: d.cfg.Loopback,
 		OnEndpoints: func(w netmap.Where) { d.publish(m, w) },
 	})
