@@ -40,7 +40,7 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
   const skipped = h("div", { class: "skipped", role: "status", hidden: true });
   const channel = h("select", { class: "channel", "aria-label": "channel", title: "channel (C)" });
   const goLive = h("button", { type: "button", class: "toggle golive", hidden: true }, "Go live");
-  const full = h("button", { type: "button", class: "toggle full", title: "whole screen (F)" }, "Full");
+  const full = h("button", { type: "button", class: "toggle full", title: "whole screen (F)" }, "Full screen");
   const helpButton = h("button", { type: "button", class: "toggle keys", title: "keys (?)", "aria-label": "keys" }, "?");
   const state = h("p", { class: "banner", role: "status", hidden: true });
   const problem = h("p", { class: "banner bad", role: "alert", hidden: true });
@@ -52,7 +52,7 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
   const player = new Playback(rec, stage, {
     moved: (t) => {
       line.at(t, player.skipIdle);
-      time.textContent = wallClock ? wall(d().start, t) : `${clock(t, true)} / ${clock(rec.end)}`;
+      time.textContent = wallClock ? wall(d().start, t) : `${clock(t, true)} / ${clock(rec.end, true)}`;
     },
     changed: () => {
       playButton.classList.toggle("on", player.playing);

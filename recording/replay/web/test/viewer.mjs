@@ -168,6 +168,8 @@ await step("seeking forth and back shows what playing through shows", async () =
   await has(admin, "$ exit");
   assert.equal(await screen(admin), end);
   assert.match(admin.url(), /t=\d+/);
+  const [now, whole] = (await admin.locator(".time").innerText()).split(" / ");
+  assert.equal(now, whole, "at the end the two times are the same");
   await shot(admin, "end");
 });
 
