@@ -20,6 +20,7 @@ import (
 	"tssh/netnode/filter"
 	"tssh/netnode/netmap"
 	"tssh/netnode/path"
+	"tssh/netnode/portmap"
 	"tssh/netnode/relay"
 	"tssh/policy"
 )
@@ -49,6 +50,9 @@ type Config struct {
 	// Loopback adds 127.0.0.1 to the node's own addresses, for meshes on one machine. A node
 	// without any other address has it anyway.
 	Loopback bool
+	// PortMapping has the router of a private network asked to let peers in, when the mesh
+	// has relays elsewhere.
+	PortMapping bool
 	// OnEndpoints gets where this node may be reached, at the start and whenever it changes. It is called on a goroutine of the node and may block.
 	OnEndpoints func(netmap.Where)
 	Log         *slog.Logger
@@ -82,6 +86,9 @@ type Node struct {
 	looks  chan struct{}  // seek looks at once
 	relays *relay.Client  // nil: none is used
 	stun   stunner
+	mapper *portmap.Mapper // nil: no router is asked
+	afar   chan struct{}   // closed when the mesh is known to be more than this machine
+	isAfar sync.Once
 	home   atomic.Pointer[string] // relay where this node is at home
 
 	kick chan struct{} // the map or a path changed: look at expiry again, save endpoints
@@ -122,7 +129,7 @@ func New(cfg Config) (*Node, error) {
 		return nil, fmt.Errorf("netnode: private key: %w", err)
 	}
 	n := &Node{cfg: cfg, log: cfg.Log, kick: make(chan struct{}, 1),
-		peers: map[netmap.WGPublic][]netip.Prefix{}, endpoints: map[string]netmap.Where{}, looks: make(chan struct{}, 1)}
+		peers: map[netmap.WGPublic][]netip.Prefix{}, endpoints: map[string]netmap.Where{}, looks: make(chan struct{}, 1), afar: make(chan struct{})}
 	n.ranges.Store(new([]netip.Prefix))
 	n.saved = loadEndpoints(cfg.EndpointsFile, cfg.Log)
 
@@ -171,6 +178,10 @@ func New(cfg Config) (*Node, error) {
 	n.stop = cancel
 	n.wg.Go(func() { n.bind.Run(ctx) })
 	n.wg.Go(func() { n.run(ctx) })
+	if cfg.PortMapping {
+		n.mapper = portmap.New(portmap.Config{Inside: n.port, News: n.look, Log: cfg.Log})
+		n.wg.Go(func() { n.mapPort(ctx) })
+	}
 	n.wg.Go(func() { n.seek(ctx) })
 	if n.relays != nil {
 		n.wg.Go(func() { n.relays.Run(ctx) })

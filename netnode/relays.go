@@ -65,6 +65,9 @@ func (n *Node) setRelays(rs []netmap.Relay) {
 			n.log.Warn("relay inside the mesh left out", "relay", r.ID, "addr", a)
 			continue
 		}
+		if a, err := netip.ParseAddr(r.Host); r.Host != "localhost" && (err != nil || !a.Unmap().IsLoopback()) {
+			n.isAfar.Do(func() { close(n.afar) })
+		}
 		out = append(out, s)
 	}
 	n.relays.SetServers(out)

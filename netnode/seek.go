@@ -8,6 +8,7 @@ import (
 
 	"tssh/netnode/netmap"
 	"tssh/netnode/path"
+	"tssh/netnode/portmap"
 )
 
 const (
@@ -45,9 +46,11 @@ func (n *Node) seek(ctx context.Context) {
 			if n.relays != nil {
 				n.relays.NetworkChanged()
 			}
+			n.remap()
 			n.bind.NetworkChanged()
 		} else if !first && !slices.Equal(local, here) {
 			n.stun.forget()
+			n.remap()
 			n.bind.NetworkChanged()
 		}
 		local = here
@@ -78,10 +81,36 @@ func (n *Node) seek(ctx context.Context) {
 	}
 }
 
-// reachable is the local addresses and those seen from outside. The latter come first:
+// mapPort has the router let peers in, from when they may be elsewhere until ctx ends.
+func (n *Node) mapPort(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-n.afar:
+		n.mapper.Run(ctx)
+	}
+}
+
+func (n *Node) remap() {
+	if n.mapper != nil {
+		n.mapper.NetworkChanged()
+	}
+}
+
+// portMapping is what the router gave.
+func (n *Node) portMapping() portmap.Mapping {
+	if n.mapper == nil {
+		return portmap.Mapping{}
+	}
+	return n.mapper.Mapping()
+}
+
+// reachable is the local addresses, the one that the router gave, and those seen from outside. The latter come first:
 // when there are too many, one that works from anywhere is worth more.
 func (n *Node) reachable(local []netip.AddrPort) []netip.AddrPort {
 	var out []netip.AddrPort
+	if a := n.portMapping().Outside; a.IsValid() && n.outside(a.Addr()) {
+		out = append(out, a)
+	}
 	for _, m := range n.stun.seen() {
 		if n.outside(m.addr.Addr()) && !slices.Contains(out, m.addr) && !slices.Contains(local, m.addr) && len(out) < maxCandidates/2 {
 			out = append(out, m.addr)

@@ -193,6 +193,7 @@ type Netcheck struct {
 	Mapped  []netip.AddrPort
 	NAT     string
 	Latency map[string]time.Duration // of STUN, by relay
+	Router  string                   // the protocol by which the router lets peers in: "none", "pcp", "nat-pmp"
 }
 
 // Netcheck reports what is known, after asking anew when ask is set.
@@ -207,11 +208,15 @@ func (n *Node) Netcheck(ctx context.Context, ask bool) Netcheck {
 		case <-wait.C:
 		}
 	}
-	return netcheck(n.stun.seen(), n.candidates())
+	c := netcheck(n.stun.seen(), n.candidates())
+	if p := n.portMapping(); p.Outside.IsValid() {
+		c.Router = p.Protocol
+	}
+	return c
 }
 
 func netcheck(seen []mapping, local []netip.AddrPort) Netcheck {
-	c := Netcheck{NAT: NATUnknown, Latency: map[string]time.Duration{}}
+	c := Netcheck{NAT: NATUnknown, Router: "none", Latency: map[string]time.Duration{}}
 	for _, a := range local {
 		if !a.Addr().IsLoopback() {
 			c.IPv4 = c.IPv4 || a.Addr().Is4()

@@ -169,7 +169,7 @@ func (a *app) background(args []string) error {
 	// The terminal it was started from may go; it does not.
 	signal.Ignore(syscall.SIGHUP)
 	log := slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelInfo}))
-	d, err := daemon.New(daemon.Config{State: *state, Socket: *at, OwnerUID: os.Getuid(), Version: version, Log: log})
+	d, err := daemon.New(daemon.Config{State: *state, Socket: *at, OwnerUID: os.Getuid(), Version: version, Log: log, PortMapping: true})
 	if err != nil {
 		return failed("%v", err)
 	}

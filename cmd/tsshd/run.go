@@ -39,7 +39,7 @@ import (
 type runFlags struct {
 	state, socket, join, joinFile, hostname, tun, runDir string
 	owner, localUsers                                    string
-	userspace, loopback, verbose                         bool
+	userspace, loopback, portMapping, verbose            bool
 	udpPort                                              int
 	spoolMax, spoolFree                                  int64
 	names                                                names.Mode
@@ -61,6 +61,7 @@ func parseRun(args []string, stderr io.Writer) (runFlags, error) {
 	fs.StringVar(&f.tun, "tun", "", "name of the kernel TUN device (default as root: "+defaultTUN+")")
 	fs.BoolVar(&f.userspace, "userspace", false, "no kernel device: the network stack runs in this process")
 	fs.IntVar(&f.udpPort, "udp-port", 41641, "UDP port of WireGuard, 0 for any")
+	fs.BoolVar(&f.portMapping, "port-mapping", true, "ask a home or office router (PCP, NAT-PMP) to let peers in")
 	fs.BoolVar(&f.loopback, "loopback", false, "be reachable at 127.0.0.1 too, for a mesh on one machine")
 	fs.StringVar(&f.owner, "owner", "", "account of the person whose computer this is (default: who started this with sudo)")
 	fs.StringVar(&f.localUsers, "local-users", "", "who may use the mesh on this computer: owner, any, or accounts with commas between (default: any on tagged machines, else owner; root always may)")
@@ -181,7 +182,7 @@ func run(f runFlags, stdin io.Reader, stderr io.Writer) error {
 	h := &host{flags: f, keys: keys, log: log, changed: make(chan struct{}, 1)}
 	conf := daemon.Config{
 		State: f.state, Hostname: f.hostname, Socket: f.socket, OwnerUID: owner, LocalUsers: users, Version: version, Log: log,
-		TUN: f.tun, UDPPort: f.udpPort, RunDir: f.runDir, Loopback: f.loopback,
+		TUN: f.tun, UDPPort: f.udpPort, RunDir: f.runDir, Loopback: f.loopback, PortMapping: f.portMapping && !f.loopback,
 		HostKeys: keys.lines(), Attributes: map[string]string{"node:os": runtime.GOOS, "node:tsshVersion": version},
 		OnMap: h.onMap, Serve: h.serve, Sessions: h.sessions,
 	}

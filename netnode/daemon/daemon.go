@@ -33,6 +33,8 @@ type Config struct {
 	// Loopback has the node offer 127.0.0.1 as an address to be reached at, for meshes
 	// that live on one machine.
 	Loopback bool
+	// PortMapping has the router of a private network asked to let peers in.
+	PortMapping bool
 
 	// HostKeys are the node's SSH host keys, published with the node.
 	HostKeys   []string
@@ -265,7 +267,7 @@ func (d *Daemon) up(parent context.Context, st *netmap.State, api chan error) er
 	m := &member{end: end, done: make(chan struct{})}
 	node, err := netnode.New(netnode.Config{
 		PrivateKey: st.WG, Control: st.Control, UDPPort: d.cfg.UDPPort, TUN: d.cfg.TUN, RunDir: d.cfg.RunDir, AdmitPorts: d.cfg.AdmitPorts, LocalUsers: d.cfg.LocalUsers,
-		EndpointsFile: filepath.Join(st.Dir, "endpoints.json"), Log: d.log, Loopback: d.cfg.Loopback,
+		EndpointsFile: filepath.Join(st.Dir, "endpoints.json"), Log: d.log, Loopback: d.cfg.Loopback, PortMapping: d.cfg.PortMapping,
 		OnEndpoints: func(w netmap.Where) { d.publish(m, w) },
 	})
 	if err != nil {

@@ -33,9 +33,9 @@ type Netcheck struct {
 	UDP         bool             `json:"udp"` // some relay's STUN server answered
 	IPv4        bool             `json:"ipv4"`
 	IPv6        bool             `json:"ipv6"`
-	Mapped      []netip.AddrPort `json:"mapped"` // how the node's socket looks from outside
-	NAT         string           `json:"nat"`    // none, endpoint-independent, address-dependent, unknown
-	PortMapping string           `json:"port_mapping"`
+	Mapped      []netip.AddrPort `json:"mapped"`       // how the node's socket looks from outside
+	NAT         string           `json:"nat"`          // none, endpoint-independent, address-dependent, unknown
+	PortMapping string           `json:"port_mapping"` // by what the router lets peers in: none, pcp, nat-pmp
 	Relays      []RelayStatus    `json:"relays"`
 	Home        string           `json:"home"` // where others reach this node, "" when no relay is connected
 }
