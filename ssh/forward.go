@@ -113,7 +113,7 @@ func (f *Forwards) Local(l net.Listener, host string, port uint16) {
 
 // Dynamic serves SOCKS 5 on l (-D).
 func (f *Forwards) Dynamic(l net.Listener) {
-	f.accept(l, func(c net.Conn) (io.ReadWriteCloser, error) { return socks(c, f.c.Connect) })
+	f.accept(l, func(c net.Conn) (io.ReadWriteCloser, error) { return dynamic(c, f.c.Connect) })
 }
 
 // Remote asks the host to listen at bind and carries connections to addr here (-R). It

@@ -343,8 +343,16 @@ func openForwards(fw *ssh.Forwards, c *command, notice func(string)) error {
 // proxy is one connection on standard input and output, for ssh's ProxyCommand.
 func (a *app) proxy(ctx context.Context, args []string) error {
 	f := a.flags("proxy")
-	if err := f.parse(args, 2, 2, "proxy HOST PORT"); err != nil {
+	listen := f.String("listen", "", "")
+	direct := f.Bool("direct", false, "")
+	if err := f.parse(args, 0, 2, proxyForm); err != nil {
 		return err
+	}
+	switch {
+	case *listen != "" && len(f.rest) == 0:
+		return a.listenProxy(ctx, *listen, *direct)
+	case *listen != "" || *direct || len(f.rest) != 2:
+		return usage("wrong number of arguments").withHint("tssh " + proxyForm)
 	}
 	port, err := parsePort(f.rest[1])
 	if err != nil {

@@ -93,7 +93,7 @@ func (a *app) status(ctx context.Context, args []string) error {
 	}
 	fmt.Fprintf(a.out, "hub:       %s, %s\n", oneLine(st.Hub), online)
 	if st.Userspace {
-		fmt.Fprintln(a.out, "network:   in the node itself; other programs reach the mesh through tssh (tssh config --install)")
+		fmt.Fprintln(a.out, "network:   in the node itself; other programs reach the mesh through tssh (tssh config --install, tssh proxy)")
 	}
 	if st.HomeRelay != "" {
 		fmt.Fprintf(a.out, "relay:     %s, where others reach this node when there is no direct path\n", oneLine(st.HomeRelay))

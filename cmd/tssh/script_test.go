@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -47,6 +48,12 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			return newScene(e)
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond != "root" {
+				return false, fmt.Errorf("no condition %q", cond)
+			}
+			return os.Getuid() == 0, nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status":   wantStatus,
@@ -120,6 +127,12 @@ func newScene(e *testscript.Env) error {
 		e.Defer(func() { l.Close() })
 	}
 	s.hosts["away"] = ""
+	free, err := net.Listen("tcp", "127.0.0.1:0") // a port for the script's own listener
+	if err != nil {
+		return err
+	}
+	e.Setenv("FREE", free.Addr().String())
+	free.Close()
 	for name, cfg := range s.sockets() {
 		cfg.Path = filepath.Join(e.WorkDir, "sock", name)
 		ctx, cancel := context.WithCancel(context.Background())

@@ -133,6 +133,7 @@ Files and programs:
   cp [-r] [-p] SRC... DST                     copy; HOST:PATH is there, PATH is here
   sftp [user@]HOST                            the stock sftp program over the mesh
   proxy HOST PORT                             one connection on standard input and output
+  proxy --listen 127.0.0.1:1080               SOCKS 5 and HTTP proxy into the mesh for any program
   config [--install | --uninstall]            settings that make stock ssh use the mesh
 Recordings:
   sessions                                    what was recorded
