@@ -107,6 +107,7 @@ func start(t *testing.T, dir string, edit func(*Config)) *running {
 			t.Errorf("Run: %v", err)
 		}
 	})
+	r.until("answering", func(localapi.Status) bool { return true })
 	return r
 }
 
