@@ -10,6 +10,8 @@
 //	                        |        userspace: a TCP/IP stack in this process (gVisor)
 //	                        +-- WhoIs(address) -> policy.Identity
 //
+//	seek: own addresses, STUN, port mapping, home relay ---> peers, by the hub and by calls
+//
 // # Trust
 //
 // The map comes verified from netnode/netmap; what peers send is hostile. WireGuard pins
@@ -62,6 +64,18 @@
 // that drops what did not come in through the TUN, and a check that the remote address is
 // exactly a peer's. The port is below 1024, so that nobody but root can take it while the
 // daemon is away.
+//
+// # Where the node can be reached
+//
+// One goroutine (seek) keeps that up to date: the addresses of the interfaces, how
+// WireGuard's socket looks to the relays' STUN servers, the port that a home router gave
+// (netnode/portmap), and the relay that the node is at home at. STUN is asked every 25 s
+// while packets go to some peer, so that a NAT keeps the mapping, and every 10 minutes
+// otherwise. Netlink tells of a change on Linux; elsewhere, and in any case, seek looks every
+// 5 s, and takes a wall clock that ran ahead for a computer that slept. When an address
+// went away or the computer slept, the relays are dialled anew, STUN and the router are
+// asked again, and every path in use has to prove itself. The UDP socket stays: it is bound
+// to no address. The kind of NAT is known when two relays were asked and answered.
 //
 // # After a restart
 //

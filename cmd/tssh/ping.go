@@ -110,6 +110,9 @@ func (a *app) netcheck(ctx context.Context, args []string) error {
 		udp = "no answer; data goes by the relay over TCP"
 	}
 	fmt.Fprintf(a.out, "UDP:       %s\nIPv4:      %s\nIPv6:      %s\nseen as:   %s\nNAT:       %s\nhome:      %s\n", udp, yes[n.IPv4], yes[n.IPv6], mapped, oneLine(n.NAT), oneLine(home))
+	if n.PortMapping != "none" {
+		fmt.Fprintf(a.out, "router:    lets peers in (%s)\n", oneLine(n.PortMapping))
+	}
 	for _, r := range n.Relays {
 		state := "not in use"
 		switch {

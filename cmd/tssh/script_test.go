@@ -198,7 +198,7 @@ func (s *scene) sockets() map[string]localapi.Config {
 			return localapi.Pong{}, localapi.Errorf(localapi.CodeUnreachable, "%s does not answer", host)
 		},
 		Netcheck: func(context.Context) (localapi.Netcheck, error) {
-			return localapi.Netcheck{UDP: true, IPv4: true, Mapped: []netip.AddrPort{netip.MustParseAddrPort("203.0.113.9:41641")}, NAT: "endpoint-independent", Home: "hub",
+			return localapi.Netcheck{UDP: true, IPv4: true, Mapped: []netip.AddrPort{netip.MustParseAddrPort("203.0.113.9:41641")}, NAT: "endpoint-independent", PortMapping: "pcp", Home: "hub",
 				Relays: []localapi.RelayStatus{{ID: "hub", Address: "hub.example:8443", Connected: true, LatencyMS: 1.2}, {ID: "fra1", Address: "fra.example:443", Error: "connection refused"}}}, nil
 		},
 		Join: func(_ context.Context, r localapi.JoinRequest) error {

@@ -331,14 +331,18 @@ func (d *Daemon) up(parent context.Context, st *netmap.State, api chan error) er
 		end(err)
 	}
 	wg.Wait()
+	cause := context.Cause(ctx)
 	d.mu.Lock()
 	d.member = nil
+	if errors.Is(cause, netmap.ErrRemoved) || errors.Is(cause, netmap.ErrExpired) {
+		d.problem = cause.Error() // from now on, that is why it is not up
+	}
 	d.mu.Unlock()
 	if err := node.Close(); err != nil {
 		d.log.Error("node did not close", "err", err)
 	}
 	close(m.done)
-	return context.Cause(ctx)
+	return cause
 }
 
 // publish passes our endpoints on; those that come before there is a client are kept for it.
