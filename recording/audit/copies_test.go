@@ -492,3 +492,29 @@ func TestPruneKeepsWhatNobodyHas(t *testing.T) {
 		t.Errorf("%q %v %v", lines, follows, err)
 	}
 }
+
+// What is not on disk yet must not be elsewhere: a crash would take it from here alone.
+func TestATailGivesWhatIsOnDisk(t *testing.T) {
+	l := mustOpen(t, t.TempDir())
+	fill(t, l, 1)
+	tail, err := l.Tail(0, Hash{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seq, err := l.write(Entry{Kind: "login", Time: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lines, _, err := tail.Next(1 << 20); err != nil || bytes.Count(lines, []byte("\n")) != 1 {
+		t.Fatalf("%q %v", lines, err)
+	}
+	if lines, _, err := tail.Next(1 << 20); err != nil || lines != nil {
+		t.Fatalf("a line that is not on disk: %q %v", lines, err)
+	}
+	if err := l.sync(seq); err != nil {
+		t.Fatal(err)
+	}
+	if lines, follows, err := tail.Next(1 << 20); err != nil || !follows || bytes.Count(lines, []byte("\n")) != 1 {
+		t.Fatalf("after the sync: %q %v %v", lines, follows, err)
+	}
+}
