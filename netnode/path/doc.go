@@ -83,7 +83,7 @@
 //
 // While WireGuard has packets for a peer, every address known for it is pinged about
 // every three seconds, and the path in use every second; the quickest that answers is the path, with some reluctance to
-// change between near equals. A path that does not answer is asked again twice a second;
+// change between near equals; IPv6 counts as a quarter quicker than it is. A path that does not answer is asked again twice a second;
 // as soon as another one answers that is taken, and after deadAfter there is none. A send
 // error ends a path at once. Peers nobody talks to are not probed.
 //

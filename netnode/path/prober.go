@@ -213,6 +213,14 @@ func (c *candidate) suspect() time.Duration {
 	return min(max(4*c.rtt+100*time.Millisecond, suspectAtLeast), suspectAtMost)
 }
 
+// cost is the round trip, less for IPv6 because there is mostly no NAT that may forget the path.
+func (c *candidate) cost() time.Duration {
+	if c.addr.Addr().Is6() {
+		return c.rtt - c.rtt/4
+	}
+	return c.rtt
+}
+
 // choose sets the best path by what answered, and reports whether there is a new one.
 // first is an address that answered for the first time now, or nil: if the present path,
 // asked at the same moment, has not answered, the peer has probably moved, and the answer
@@ -233,7 +241,7 @@ func (p *Peer) choose(now time.Time, first *candidate) (changed bool) {
 		if c.lastPong.IsZero() || now.Sub(c.lastPong) > 2*roundEvery || unanswered(c) > c.suspect() {
 			continue
 		}
-		if top == nil || c.rtt < top.rtt {
+		if top == nil || c.cost() < top.cost() {
 			top = c
 		}
 	}
@@ -249,7 +257,7 @@ func (p *Peer) choose(now time.Time, first *candidate) (changed bool) {
 		return false
 	case first != nil && cur != nil && !cur.waiting.IsZero():
 		top = first
-	case cur != nil && now.Sub(cur.lastPong) <= 2*roundEvery && unanswered(cur) <= cur.suspect() && cur.rtt < top.rtt+top.rtt/4+2*time.Millisecond:
+	case cur != nil && now.Sub(cur.lastPong) <= 2*roundEvery && unanswered(cur) <= cur.suspect() && cur.cost() < top.cost()+top.cost()/4+2*time.Millisecond:
 		return false // near equals: stay
 	}
 	p.best.Store(&conn.StdNetEndpoint{AddrPort: top.addr})
