@@ -211,17 +211,19 @@ func (a *app) recording(ctx context.Context, verb string, args []string) (int, e
 	return verifyCommand(args, a.hubKeys(ctx), a.out, a.err), nil
 }
 
-// hubKeys is the key of the mesh's hub, when a node that runs here knows it.
+// hubKeys are the keys of the mesh's hub, the present one and former ones, when a node that runs here knows it.
 func (a *app) hubKeys(ctx context.Context) []ed25519.PublicKey {
 	_, st, err := a.node(ctx, false)
 	if err != nil {
 		return nil
 	}
-	key, err := parseHubKey(st.HubKey)
-	if err != nil {
-		return nil
+	var keys []ed25519.PublicKey
+	for _, k := range append([]string{st.HubKey}, st.FormerHubKeys...) {
+		if key, err := parseHubKey(k); err == nil {
+			keys = append(keys, key)
+		}
 	}
-	return []ed25519.PublicKey{key}
+	return keys
 }
 
 // fetchTo writes a recording to a new file; what there was under the name stays until it is whole.

@@ -308,7 +308,7 @@ func (h *host) join(ctx context.Context, token netmap.Token, wants bool) error {
 		if err != nil {
 			return err
 		}
-		if st.Pin != token.Pin {
+		if !st.Knows(token.Pin) {
 			return fail("the state folder %s belongs to the mesh %s, the join token to another one", h.flags.state, st.Mesh).
 				hint("give another --state, or remove this one to leave the mesh " + st.Mesh)
 		}

@@ -25,6 +25,7 @@ func (c *cli) verbs() map[string]verb {
 	var relaySTUN int
 	var extend time.Duration
 	var withKey bool
+	var db string
 	var key coord.KeyRequest
 	return map[string]verb{
 		"status": {run: func([]string) error { return c.status() }},
@@ -50,6 +51,8 @@ func (c *cli) verbs() map[string]verb {
 		"node extend": {min: 1, max: 1, flags: func(fs *flag.FlagSet) {
 			fs.Func("for", "", func(s string) (err error) { extend, err = parseDuration(s); return err })
 		}, run: func(a []string) error { return c.nodeExtend(a[0], extend) }},
+		"rotate-key": {flags: func(fs *flag.FlagSet) { fs.StringVar(&db, "db", "", "") },
+			run: func([]string) error { return c.rotateKey(db) }},
 		"backup": {min: 1, max: 1, flags: func(fs *flag.FlagSet) { fs.BoolVar(&withKey, "with-key", false, "") },
 			run: func(a []string) error { return c.backup(a[0], withKey) }},
 		"policy get": {run: func([]string) error { return c.policyGet() }},

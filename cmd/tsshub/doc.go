@@ -10,7 +10,8 @@
 // # State folder
 //
 //	hub.json    0600: {"format": "tsshub-state/1", "control_private": base64}, the hub's
-//	            Ed25519 key, which is its pin and signs all records
+//	            Ed25519 key, which is its pin and signs all records; "next_private"
+//	            while it is being rotated, see rotate.go
 //	hub.db      SQLite, see package coord; --db puts it elsewhere
 //	audit/      the hub's audit log, see package recording/audit
 //	audit-hosts/  copies of the hosts' audit logs, as they send them

@@ -24,6 +24,7 @@ type options struct {
 	stunListen                       string // UDP address of STUN; empty: the usual port, or any
 	relayRate                        int64  // bytes a second that one node may send through the relay; 0: the default
 	joinFile, hostname               string // of a relay that stands alone
+	announce                         string // host, when it was said with --url
 	restored                         bool
 	nodeExpiry, ephemeralGrace       time.Duration // 0: the usual; nodeExpiry < 0: never
 	level                            slog.Level
@@ -95,6 +96,7 @@ func parseServe(args []string) (o options, err error) {
 		if o.host, err = hostOf(o.url); err != nil {
 			return o, err
 		}
+		o.announce = o.host
 	}
 	if *db != "" {
 		f, ok := strings.CutPrefix(*db, "sqlite:")

@@ -143,9 +143,12 @@ func (h *hub) open(text []byte) (err error) {
 	if h.db, err = sql.Open("sqlite", coord.SQLiteDSN(h.opt.dbFile(h.dir))); err != nil {
 		return errStart(err)
 	}
+	if err := h.dir.settleKey(h.ctx, h.db); err != nil {
+		return errStart(err)
+	}
 	h.coord, err = coord.New(h.ctx, coord.Config{
 		DB: h.db, Key: h.dir.key, Mesh: h.opt.mesh, Host: h.opt.host, Policy: text, PolicyName: h.opt.policy, Restored: h.opt.restored,
-		NodeExpiry: h.opt.nodeExpiry, EphemeralGrace: h.opt.ephemeralGrace,
+		Announce: h.opt.announce, NodeExpiry: h.opt.nodeExpiry, EphemeralGrace: h.opt.ephemeralGrace,
 		Audit: h.audit.Append, ReadAudit: h.readAudit, Log: h.log.With("part", "coord"),
 	})
 	var ref *coord.Refusal

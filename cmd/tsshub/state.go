@@ -34,15 +34,18 @@ func defaultState() string {
 type hubJSON struct {
 	Format  string `json:"format"`
 	Control string `json:"control_private"`
+	// Next is there while the key is being rotated. Which of the two counts, the database says.
+	Next string `json:"next_private,omitempty"`
 }
 
 // stateDir is a hub's state folder, locked for this process.
 type stateDir struct {
 	path  string
 	key   netmap.ControlKey
-	first bool     // nothing was there before
-	lock  *os.File // the folder itself, with a lock on it
-	made  []string // what this start has made, in order, for undo
+	next  netmap.ControlKey // see hubJSON
+	first bool              // nothing was there before
+	lock  *os.File          // the folder itself, with a lock on it
+	made  []string          // what this start has made, in order, for undo
 }
 
 // inspect says whether a hub may use the folder, and locks it when it is there. It
@@ -118,6 +121,11 @@ func (s *stateDir) read() error {
 	}
 	if s.key, err = netmap.ParseControlKey(j.Control); err != nil {
 		return errOtherKind(s.path, "has a "+netmap.HubFile+" without a key")
+	}
+	if j.Next != "" {
+		if s.next, err = netmap.ParseControlKey(j.Next); err != nil {
+			return errOtherKind(s.path, "has a "+netmap.HubFile+" with a next key that is none")
+		}
 	}
 	return nil
 }

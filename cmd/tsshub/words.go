@@ -30,6 +30,7 @@ const usage = `usage:
   tsshub policy log | show REVISION | revert REVISION | directory
   tsshub relay list | add NAME --url https://HOST:PORT [--key KEY | --cert-sha256 HEX] [--stun PORT] | remove NAME
   tsshub backup FILE|- [--with-key]
+  tsshub rotate-key [--db sqlite:FILE]      # while the hub is stopped
   tsshub audit [--since T] [--host NAME]
 every command but serve takes --state DIR, and --json for programs
 `

@@ -40,6 +40,10 @@
 // all changes and Run ends with an error, so that it is started again and reads. Reads
 // come from memory only.
 //
+// A rotation of the hub's key (RotateKey) signs every record anew over the same bytes, at its
+// revision, in one transaction; obj kind "succession" holds the steps, which are no part of
+// the log: they are asked for by those who meet a key they do not know.
+//
 // # Who is in whose map
 //
 // Two nodes know each other when the policy lets one of them reach the other

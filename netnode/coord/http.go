@@ -25,6 +25,7 @@ func (s *Server) Handler(ctx context.Context) http.Handler {
 	mux.HandleFunc("POST "+netmap.PathJoin, s.handleJoin)
 	mux.HandleFunc("POST "+netmap.PathEndpoints, s.handleEndpoints)
 	mux.HandleFunc("POST "+netmap.PathHostKeys, s.handleHostKeys)
+	mux.HandleFunc("GET "+netmap.PathSuccession, s.handleSuccession)
 	mux.HandleFunc("POST "+netmap.PathLeave, s.handleLeave)
 	mux.HandleFunc("GET "+netmap.PathStream, func(w http.ResponseWriter, r *http.Request) { s.handleStream(ctx, w, r) })
 	return mux

@@ -33,6 +33,9 @@ type Config struct {
 	Range4 netip.Prefix
 	// Host is what join tokens say the hub's address is, host:port.
 	Host string
+	// Announce, when not empty, is the hub's address that hosts are told, host:port. They go
+	// on trying those that they knew.
+	Announce string
 	// Policy, when not empty, is the policy in force from the start on, and only Reload
 	// changes it; PolicyName is what its problems are told under.
 	Policy     []byte
@@ -128,6 +131,11 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	}
 	if c.Restored {
 		if err := s.newEpoch(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if c.Announce != "" {
+		if err := s.announce(ctx); err != nil {
 			return nil, err
 		}
 	}

@@ -29,6 +29,7 @@ type state struct {
 	revoked   map[string]*netmap.Record // revocations by record id
 	keys      map[string]*authKey       // by hash
 
+	chain     []netmap.Envelope // how the hub came to its key
 	relays    []netmap.Relay
 	relaysEnv *netmap.Envelope // nil: there is no record of relays
 
@@ -143,6 +144,10 @@ func read(c contents, key netmap.ControlKey, report func(error)) (*state, error)
 				continue
 			}
 			s.keys[o.id] = k
+		case string(netmap.KindSuccession):
+			if err := s.readSuccession(o); err != nil {
+				report(err)
+			}
 		case kindVersion:
 			if err := s.readVersion(o); err != nil {
 				report(err)

@@ -49,6 +49,8 @@ func (d *Daemon) status(context.Context) (localapi.Status, error) {
 	if m == nil {
 		return s, nil
 	}
+	now := m.client.State() // the hub may have another key or address by now
+	s.Hub, s.HubKey = now.Hub, now.Pin.String()
 	hub := m.client.Status()
 	s.HubOnline = hub.Phase == netmap.PhaseConnected
 	if hub.Say != "" && s.Problem == "" {
@@ -56,6 +58,9 @@ func (d *Daemon) status(context.Context) (localapi.Status, error) {
 	}
 	nm := m.client.Map()
 	s.Revision = nm.Revision
+	for _, k := range nm.FormerHubKeys {
+		s.FormerHubKeys = append(s.FormerHubKeys, k.String())
+	}
 	if !nm.Self.Valid() {
 		return s, nil
 	}

@@ -334,6 +334,9 @@ func (d *Daemon) up(parent context.Context, st *netmap.State, api chan error) er
 	cause := context.Cause(ctx)
 	d.mu.Lock()
 	d.member = nil
+	if d.state == st {
+		d.state = client.State()
+	}
 	if errors.Is(cause, netmap.ErrRemoved) || errors.Is(cause, netmap.ErrExpired) {
 		d.problem = cause.Error() // from now on, that is why it is not up
 	}

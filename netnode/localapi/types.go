@@ -56,16 +56,17 @@ type Peer struct {
 
 // Status is the node as a whole.
 type Status struct {
-	State     string            `json:"state"`
-	Version   string            `json:"version"`
-	Mesh      string            `json:"mesh,omitempty"`
-	Hub       string            `json:"hub,omitempty"`       // host:port of the coordination server
-	HubKey    string            `json:"hub_key,omitempty"`   // its Ed25519 key, base64: the pin
-	HubOnline bool              `json:"hub_online"`          // its stream is open
-	Revision  int64             `json:"revision,omitempty"`  // of the netmap in force
-	Drops     map[string]uint64 `json:"drops,omitempty"`     // packets dropped, by reason
-	Problem   string            `json:"problem,omitempty"`   // one line: what is wrong, if anything
-	Userspace bool              `json:"userspace,omitempty"` // no kernel TUN: stock programs need `tssh proxy`
+	State         string            `json:"state"`
+	Version       string            `json:"version"`
+	Mesh          string            `json:"mesh,omitempty"`
+	Hub           string            `json:"hub,omitempty"`             // host:port of the coordination server
+	HubKey        string            `json:"hub_key,omitempty"`         // its Ed25519 key, base64: the pin
+	FormerHubKeys []string          `json:"former_hub_keys,omitempty"` // keys that it had before, for what they signed then
+	HubOnline     bool              `json:"hub_online"`                // its stream is open
+	Revision      int64             `json:"revision,omitempty"`        // of the netmap in force
+	Drops         map[string]uint64 `json:"drops,omitempty"`           // packets dropped, by reason
+	Problem       string            `json:"problem,omitempty"`         // one line: what is wrong, if anything
+	Userspace     bool              `json:"userspace,omitempty"`       // no kernel TUN: stock programs need `tssh proxy`
 	// Names is how other programs on this computer learn the mesh's names: "systemd-resolved",
 	// the path of the hosts file, "off", or why not. Empty: this daemon does not offer it.
 	Names     string           `json:"names,omitempty"`

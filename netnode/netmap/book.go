@@ -42,11 +42,22 @@ func newBook(pin ControlPublic, mesh string, report func(error)) *book {
 }
 
 // load fills an empty book from a cache; every record is verified as if it had just come.
-func (b *book) load(c cache) {
+// Records that a former key of the hub signed are good here, and here only: they were
+// taken while it was the hub's, and nobody but this node's owner writes its folder.
+func (b *book) load(c cache, former []ControlPublic) {
 	b.epoch, b.rev = c.Epoch, c.Rev
+	pin := b.pin
 	for _, e := range c.Records {
+		b.pin = pin
+		for _, k := range former {
+			if e.verify(b.pin) == nil {
+				break
+			}
+			b.pin = k
+		}
 		b.take(e, b)
 	}
+	b.pin = pin
 }
 
 // apply takes a frame in. When it gives an error nothing has changed, and the
@@ -198,6 +209,9 @@ func (b *book) build(self string, now time.Time) (m *Map, wake time.Time) {
 		return m, wake
 	}
 	m.Mesh, m.Range4, m.Range6 = mesh.Name, mesh.Range4, mesh.Range6
+	for _, f := range mesh.FormerKeys {
+		m.FormerHubKeys = append(m.FormerHubKeys, f.Key)
+	}
 	at := func(t time.Time) {
 		if !t.IsZero() && t.After(now) && (wake.IsZero() || t.Before(wake)) {
 			wake = t

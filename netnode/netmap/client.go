@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -77,6 +78,9 @@ type Client struct {
 	frames chan incoming
 	kick   chan struct{} // something to publish, or a new connection
 
+	state atomic.Pointer[State] // changed by Run only, as a whole
+	turn  atomic.Int64          // which address is tried, counted from the first
+
 	mu        sync.Mutex
 	cur       *Map
 	status    Status
@@ -88,10 +92,13 @@ type Client struct {
 
 // incoming hands a frame, or a phase, to Run's goroutine; done gets its verdict.
 type incoming struct {
-	frame *Frame
-	err   error // of the connection, instead of a frame
-	up    bool  // a connection stands
-	done  chan error
+	frame  *Frame
+	next   ControlPublic   // a new key of the hub, proven
+	passed []ControlPublic // those that it had before it
+	addr   string          // where the hub answered
+	err    error           // of the connection, instead of a frame
+	up     bool            // a connection stands
+	done   chan error
 }
 
 // NewClient reads and verifies the cache, so that Map is right from the start, with
@@ -112,17 +119,26 @@ func NewClient(c ClientConfig) (*Client, error) {
 	if c.BackoffMax <= 0 {
 		c.BackoffMax = time.Minute
 	}
-	hc, base, err := pinnedClient(c.State, c.Dial)
+	k := &Client{c: c, reported: map[string]bool{}, frames: make(chan incoming), kick: make(chan struct{}, 1)}
+	k.state.Store(c.State)
+	dial := c.Dial
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+	}
+	var err error
+	k.hc, k.base, err = pinnedClient(c.State, func() ControlPublic { return k.State().Pin },
+		func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return dial(ctx, network, k.State().Hub)
+		})
 	if err != nil {
 		return nil, err
 	}
-	k := &Client{c: c, hc: hc, base: base, reported: map[string]bool{}, frames: make(chan incoming), kick: make(chan struct{}, 1)}
 	k.book = newBook(c.State.Pin, c.State.MeshID, k.report)
 	ch, err := c.State.loadCache()
 	if err != nil {
 		c.Log.Warn("cache of the mesh not used", "err", err)
 	}
-	k.book.load(ch)
+	k.book.load(ch, c.State.Former)
 	k.offset = ch.Offset
 	k.status = Status{Phase: PhaseConnecting, Since: c.Clock(), Revision: k.book.rev, Offset: k.offset}
 	k.cur, _ = k.book.build(c.State.NodeID, k.now())
@@ -246,7 +262,10 @@ func (k *Client) over() error {
 // handle takes in one event of the connection.
 func (k *Client) handle(in incoming, timer *time.Timer) error {
 	switch {
+	case !in.next.IsZero():
+		return k.followed(in.next, in.passed)
 	case in.up:
+		k.reached(in.addr)
 		k.mu.Lock()
 		k.whereDone = false // a hub that was restarted has forgotten them
 		k.status.Contact = k.c.Clock()
@@ -274,6 +293,7 @@ func (k *Client) handle(in incoming, timer *time.Timer) error {
 		}
 		if !f.Snapshot || !f.More {
 			k.dirty = true
+			k.moved()
 			if urgent {
 				k.save()
 			}
@@ -395,9 +415,9 @@ func (k *Client) explain(err error) (Phase, string) {
 	case errors.As(err, &ref) && ref.Code != CodeBusy:
 		return PhaseRefused, plain(ref.Say)
 	case errors.Is(err, ErrPin):
-		return PhaseRefused, "the server at " + k.c.State.Hub + " is not this mesh's hub (its key differs)"
+		return PhaseRefused, "the server at " + k.hub() + " is not this mesh's hub (its key differs)"
 	}
-	return PhaseConnecting, "the hub at " + k.c.State.Hub + " cannot be reached: " + plain(err.Error())
+	return PhaseConnecting, "the hub at " + k.hub() + " cannot be reached: " + plain(err.Error())
 }
 
 // Dir is the node's state folder.

@@ -82,9 +82,22 @@
 // kept and mean nothing. A revocation of a node ends its id for good; one of a person
 // ends the person's nodes whose records are not newer.
 //
+// # The hub's key and address
+//
+// A hub's key is followed by another in a succession record, signed by the former key:
+// {header, "former", "next", "when"}, id "succession:" and the former key in base64. A node
+// that meets another key than the pinned one gets GET /v1/succession, {"chain": [envelope,
+// ...]}, over a connection in which nothing is trusted but the key shown, and follows if the
+// chain leads from its pin to that key, in 64 steps at most and never twice over one key. It
+// replaces node.json first, and from then on verifies with the new key only; a former key is
+// good for nothing but for reading netmap.json again, in the folder that only the node writes.
+// The mesh record names former keys (former_keys: key, until), for what they countersigned,
+// and the hub's addresses (hubs), which are tried in order before the last one that worked.
+//
 // # State folder
 //
-//	node.json    0600: {"format": "tssh-node/1", "hub": host:port, "pin", "mesh_id",
+//	node.json    0600: {"format": "tssh-node/1", "hub": host:port, "pin",
+//	             "former_pins": [...], "hubs": [host:port, ...], "mesh_id",
 //	             "mesh", "node_id", "name", "wg_private", "control_private"}; keys base64
 //	netmap.json  0600: {"format": "tssh-netmap/1", "mesh_id", "epoch", "rev",
 //	             "clock_offset": ns, "records": [envelope, ...]}

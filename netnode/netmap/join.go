@@ -69,7 +69,7 @@ func Join(ctx context.Context, c JoinConfig) (*State, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	s, err := prepare(&c)
+	s, err := prepare(ctx, &c)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +98,7 @@ func Join(ctx context.Context, c JoinConfig) (*State, error) {
 }
 
 // prepare checks everything that can be checked without the hub.
-func prepare(c *JoinConfig) (*State, error) {
+func prepare(ctx context.Context, c *JoinConfig) (*State, error) {
 	if c.Token.AuthKey == "" || c.Token.Pin.IsZero() {
 		return nil, &JoinError{Code: CodeKeyUnknown, Say: "the token has no key to join with", Hint: "get one with 'tsshub key create'"}
 	}
@@ -124,7 +124,13 @@ func prepare(c *JoinConfig) (*State, error) {
 		return newState(c)
 	case err != nil:
 		return nil, &JoinError{Code: CodeState, Say: "the state folder " + c.Dir + " is not a node's", Hint: "choose another folder with --state", Err: err}
-	case old.Pin != c.Token.Pin:
+	case !old.Knows(c.Token.Pin):
+		// The token may be newer than what this node has heard of the hub's key.
+		next, passed, ferr := succeed(ctx, c.Token.Host, old.Control, old.Pin, old.MeshID, c.Dial)
+		if ferr == nil && next == c.Token.Pin {
+			old.adopt(next, passed)
+			break
+		}
 		return nil, &JoinError{Code: CodeOtherMesh, Say: fmt.Sprintf("the state folder %s belongs to another mesh (%s, hub %s)", c.Dir, old.Mesh, old.Hub), Hint: "choose another folder with --state, or remove this one to leave that mesh"}
 	}
 	old.Hub = c.Token.Host // the hub may have moved
@@ -151,11 +157,12 @@ func newState(c *JoinConfig) (*State, error) {
 // askJoin asks the hub. A connection lost on the way is tried again with the same
 // keys: the hub may have said yes already, and then says it once more.
 func askJoin(ctx context.Context, c *JoinConfig, s *State) (*JoinReply, error) {
-	hc, base, err := pinnedClient(s, c.Dial)
+	hc, base, err := pinnedClient(s, func() ControlPublic { return s.Pin }, c.Dial)
 	if err != nil {
 		return nil, err
 	}
 	defer hc.CloseIdleConnections()
+	followed := false
 	for try := 1; ; try++ {
 		var reply JoinReply
 		err := call(ctx, hc, base+PathJoin, JoinRequest{
@@ -164,6 +171,14 @@ func askJoin(ctx context.Context, c *JoinConfig, s *State) (*JoinReply, error) {
 		}, &reply)
 		if err == nil {
 			return &reply, nil
+		}
+		if errors.Is(err, ErrPin) && !followed {
+			// A token, or a folder, of before the hub had another key.
+			if next, passed, ferr := succeed(ctx, s.Hub, s.Control, s.Pin, s.MeshID, c.Dial); ferr == nil {
+				followed = true
+				s.adopt(next, passed)
+				continue
+			}
 		}
 		je, again := joinError(s.Hub, c.Name, err)
 		if !again || try == 4 || !sleep(ctx, time.Duration(try)*500*time.Millisecond) {
@@ -251,8 +266,8 @@ func makeDirs(dir string) (made []string, err error) {
 }
 
 // pinnedClient speaks HTTP/1.1 to the hub with both keys checked.
-func pinnedClient(s *State, dial func(context.Context, string, string) (net.Conn, error)) (*http.Client, string, error) {
-	conf, err := ClientTLS(s.Control, s.Pin)
+func pinnedClient(s *State, pin func() ControlPublic, dial func(context.Context, string, string) (net.Conn, error)) (*http.Client, string, error) {
+	conf, err := clientTLS(s.Control, pin)
 	if err != nil {
 		return nil, "", err
 	}

@@ -25,8 +25,10 @@ type Map struct {
 	Epoch     string
 	Range4    netip.Prefix // every IPv4 address of the mesh is in it
 	Range6    netip.Prefix
-	Relays    []Relay   // in the order in which they are tried
-	Expires   time.Time // when this node's own record ends; zero: never
+	// FormerHubKeys are keys that the hub had before, for what they signed then.
+	FormerHubKeys []ControlPublic
+	Relays        []Relay   // in the order in which they are tried
+	Expires       time.Time // when this node's own record ends; zero: never
 }
 
 // Peer is another node of the mesh.

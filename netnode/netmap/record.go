@@ -22,6 +22,8 @@ const (
 	KindUser       Kind = "user"
 	KindPolicy     Kind = "policy"
 	KindRevocation Kind = "revocation"
+	// KindSuccession records are asked for, never part of the stream.
+	KindSuccession Kind = "succession"
 	KindRelays     Kind = "relays"
 )
 
@@ -51,11 +53,16 @@ func (h *Header) Ref() Ref { return Ref{h.Kind, h.ID} }
 // MeshInfo is what the mesh is; its id is "mesh".
 type MeshInfo struct {
 	Header
-	Name    string        `json:"name"`
-	Range4  netip.Prefix  `json:"range4"`
-	Range6  netip.Prefix  `json:"range6"`
-	HubKey  ControlPublic `json:"hub_key"`
-	Created time.Time     `json:"created"`
+	Name   string        `json:"name"`
+	Range4 netip.Prefix  `json:"range4"`
+	Range6 netip.Prefix  `json:"range6"`
+	HubKey ControlPublic `json:"hub_key"`
+	// Hubs are the hub's addresses, host:port, the first one to be tried first. None: the
+	// one that a node joined at.
+	Hubs []string `json:"hubs,omitempty"`
+	// FormerKeys are the keys that the hub had before, the oldest first.
+	FormerKeys []FormerKey `json:"former_keys,omitempty"`
+	Created    time.Time   `json:"created"`
 }
 
 // Node binds a machine's keys to its name, its addresses and its owner.
@@ -126,6 +133,7 @@ type Record struct {
 	User       *User
 	Policy     *Policy
 	Revocation *Revocation
+	Succession *Succession
 	Relays     *Relays
 }
 
@@ -203,6 +211,9 @@ func Open(e Envelope, pin ControlPublic, mesh string) (Record, error) {
 	case KindRevocation:
 		r.Revocation = new(Revocation)
 		err = decodeRecord(e.Payload, r.Revocation, r.Revocation.check)
+	case KindSuccession:
+		r.Succession = new(Succession)
+		err = decodeRecord(e.Payload, r.Succession, r.Succession.check)
 	case KindRelays:
 		r.Relays = new(Relays)
 		err = decodeRecord(e.Payload, r.Relays, r.Relays.check)
@@ -221,6 +232,11 @@ func (m *MeshInfo) check() error {
 		return errors.New("no IPv4 range")
 	case !m.Range6.IsValid() || !m.Range6.Addr().Is6() || m.Range6.Masked() != m.Range6:
 		return errors.New("no IPv6 range")
+	case len(m.FormerKeys) > MaxSuccessions:
+		return errors.New("too many former keys")
+	}
+	if err := checkHubs(m.Hubs); err != nil {
+		return err
 	}
 	return CheckMeshName(m.Name)
 }

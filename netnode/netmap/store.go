@@ -35,6 +35,8 @@ type State struct {
 	Dir     string
 	Hub     string // host:port
 	Pin     ControlPublic
+	Former  []ControlPublic // keys that the hub had before Pin, as far as this node followed
+	Hubs    []string        // addresses that the hub named, to be tried before Hub
 	MeshID  string
 	Mesh    string // name
 	NodeID  string
@@ -47,15 +49,17 @@ type State struct {
 
 // nodeJSON is node.json.
 type nodeJSON struct {
-	Format  string        `json:"format"`
-	Hub     string        `json:"hub"`
-	Pin     ControlPublic `json:"pin"`
-	MeshID  string        `json:"mesh_id"`
-	Mesh    string        `json:"mesh"`
-	NodeID  string        `json:"node_id"`
-	Name    string        `json:"name"`
-	WG      string        `json:"wg_private"`
-	Control string        `json:"control_private"`
+	Format  string          `json:"format"`
+	Hub     string          `json:"hub"`
+	Pin     ControlPublic   `json:"pin"`
+	Former  []ControlPublic `json:"former_pins,omitempty"`
+	Hubs    []string        `json:"hubs,omitempty"`
+	MeshID  string          `json:"mesh_id"`
+	Mesh    string          `json:"mesh"`
+	NodeID  string          `json:"node_id"`
+	Name    string          `json:"name"`
+	WG      string          `json:"wg_private"`
+	Control string          `json:"control_private"`
 }
 
 // cache is netmap.json: what the hub said last, still signed.
@@ -84,14 +88,14 @@ func LoadState(dir string) (*State, error) {
 	if err := json.Unmarshal(b, &j); err != nil || j.Format != nodeFormat {
 		return nil, fmt.Errorf("netmap: %s: %w", filepath.Join(dir, nodeFile), ErrNotNode)
 	}
-	s := &State{Dir: dir, Hub: j.Hub, Pin: j.Pin, MeshID: j.MeshID, Mesh: j.Mesh, NodeID: j.NodeID, Name: j.Name}
+	s := &State{Dir: dir, Hub: j.Hub, Pin: j.Pin, Former: j.Former, Hubs: j.Hubs, MeshID: j.MeshID, Mesh: j.Mesh, NodeID: j.NodeID, Name: j.Name}
 	if s.WG, err = ParseWGPrivate(j.WG); err != nil {
 		return nil, fmt.Errorf("netmap: %s: wg_private: %w", filepath.Join(dir, nodeFile), ErrNotNode)
 	}
 	if s.Control, err = ParseControlKey(j.Control); err != nil {
 		return nil, fmt.Errorf("netmap: %s: control_private: %w", filepath.Join(dir, nodeFile), ErrNotNode)
 	}
-	if s.Pin.IsZero() || s.MeshID == "" || s.NodeID == "" || checkHostPort(s.Hub) != nil {
+	if s.Pin.IsZero() || s.MeshID == "" || s.NodeID == "" || checkHostPort(s.Hub) != nil || checkHubs(s.Hubs) != nil || len(s.Former) > MaxSuccessions {
 		return nil, fmt.Errorf("netmap: %s: %w", filepath.Join(dir, nodeFile), ErrNotNode)
 	}
 	return s, nil
@@ -100,7 +104,7 @@ func LoadState(dir string) (*State, error) {
 // save writes node.json. It is the last thing a join writes.
 func (s *State) save() error {
 	b, err := json.MarshalIndent(nodeJSON{
-		Format: nodeFormat, Hub: s.Hub, Pin: s.Pin, MeshID: s.MeshID, Mesh: s.Mesh, NodeID: s.NodeID,
+		Format: nodeFormat, Hub: s.Hub, Pin: s.Pin, Former: s.Former, Hubs: s.Hubs, MeshID: s.MeshID, Mesh: s.Mesh, NodeID: s.NodeID,
 		Name: s.Name, WG: s.WG.Encode(), Control: s.Control.Encode(),
 	}, "", "  ")
 	if err != nil {

@@ -51,7 +51,8 @@ func (k *Client) give(ctx context.Context, in incoming) bool {
 
 // connect is one connection's life.
 func (k *Client) connect(ctx context.Context, gap bool) error {
-	conf, err := ClientTLS(k.c.State.Control, k.c.State.Pin)
+	st, addr := k.State(), k.hub()
+	conf, err := ClientTLS(st.Control, st.Pin)
 	if err != nil {
 		return err
 	}
@@ -61,14 +62,19 @@ func (k *Client) connect(ctx context.Context, gap bool) error {
 	if dial == nil {
 		dial = (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext
 	}
-	raw, err := dial(dctx, "tcp", k.c.State.Hub)
+	raw, err := dial(dctx, "tcp", addr)
 	if err != nil {
+		k.turn.Add(1)
 		return err
 	}
 	defer raw.Close()
 	defer context.AfterFunc(ctx, func() { raw.Close() })()
 	conn := tls.Client(raw, conf)
 	if err := conn.HandshakeContext(dctx); err != nil {
+		k.turn.Add(1)
+		if errors.Is(err, ErrPin) {
+			return k.succeed(ctx, addr, err)
+		}
 		return err
 	}
 	conn.SetDeadline(time.Now().Add(handshakeTime))
@@ -80,7 +86,7 @@ func (k *Client) connect(ctx context.Context, gap bool) error {
 		return err
 	}
 	conn.SetDeadline(time.Time{})
-	if !k.give(ctx, incoming{up: true}) {
+	if !k.give(ctx, incoming{up: true, addr: addr}) {
 		return ctx.Err()
 	}
 	for {
@@ -108,6 +114,24 @@ func (k *Client) connect(ctx context.Context, gap bool) error {
 			}
 		}
 	}
+}
+
+// succeed finds out whether a hub with another key is this one still, and has it followed.
+func (k *Client) succeed(ctx context.Context, addr string, wrong error) error {
+	st := k.State()
+	next, passed, err := succeed(ctx, addr, st.Control, st.Pin, st.MeshID, k.c.Dial)
+	if err != nil {
+		return wrong
+	}
+	done := make(chan error, 1)
+	if !k.give(ctx, incoming{next: next, passed: passed, done: done}) {
+		return ctx.Err()
+	}
+	if err := <-done; err != nil {
+		return err
+	}
+	k.turn.Store(0)
+	return errors.New("netmap: the hub has a new key")
 }
 
 // hello says where this node stands. After a gap it asks for everything.

@@ -43,6 +43,11 @@ func Certificate(k ControlKey) (tls.Certificate, error) {
 // ClientTLS is how a node speaks to its hub: its own key shown, the hub's compared
 // with the pin in the handshake, before a byte is sent.
 func ClientTLS(k ControlKey, pin ControlPublic) (*tls.Config, error) {
+	return clientTLS(k, func() ControlPublic { return pin })
+}
+
+// clientTLS asks for the pin at every handshake: the hub's key may come to be another one.
+func clientTLS(k ControlKey, pinned func() ControlPublic) (*tls.Config, error) {
 	cert, err := Certificate(k)
 	if err != nil {
 		return nil, err
@@ -56,6 +61,7 @@ func ClientTLS(k ControlKey, pin ControlPublic) (*tls.Config, error) {
 		InsecureSkipVerify: true,
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			got, ok := PeerKey(cs)
+			pin := pinned()
 			if !ok || pin.IsZero() || got != pin {
 				return ErrPin
 			}

@@ -15,11 +15,12 @@ import (
 
 // Paths on the hub's TLS port.
 const (
-	PathJoin      = "/v1/join"
-	PathStream    = "/v1/stream"
-	PathEndpoints = "/v1/endpoints"
-	PathHostKeys  = "/v1/hostkeys"
-	PathLeave     = "/v1/leave" // the node goes; an ephemeral one is removed at once
+	PathJoin       = "/v1/join"
+	PathStream     = "/v1/stream"
+	PathEndpoints  = "/v1/endpoints"
+	PathHostKeys   = "/v1/hostkeys"
+	PathSuccession = "/v1/succession" // GET, for everybody: Successions
+	PathLeave      = "/v1/leave"      // the node goes; an ephemeral one is removed at once
 	// StreamProtocol is what PathStream is upgraded to.
 	StreamProtocol = "tssh-stream/1"
 )
