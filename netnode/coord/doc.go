@@ -70,7 +70,7 @@
 // usual next step is to make the machine anew.
 //
 // Joining again from the same state folder, with a token for the same owner, keeps the
-// node: id and addresses stay, name and validity are new. That is how an expired one
+// node: id and addresses stay, name, WireGuard key and validity are new. That is how an expired one
 // comes back. A removed one comes back as another node, with new keys.
 //
 // A person's nodes are members for 180 days (Config.NodeExpiry), tagged machines for good.

@@ -188,3 +188,35 @@ func TestEphemeralLife(t *testing.T) {
 		t.Errorf("ended with %v", again.err)
 	}
 }
+
+// TestRejoinRotatesTheKey: joining again with a new token makes another WireGuard key, and
+// peers know the node by that alone.
+func TestRejoinRotatesTheKey(t *testing.T) {
+	h := newHub(t, nil)
+	h.user("alice@example.com")
+	alice := KeyRequest{User: "alice@example.com"}
+	s := h.join("laptop", alice)
+	desk := h.member(h.join("desk", alice), nil)
+	before := desk.until("laptop", peers("laptop")).Peers[0]
+	tok := h.token(alice)
+	again := func() *netmap.State {
+		t.Helper()
+		x, err := netmap.Join(t.Context(), netmap.JoinConfig{Dir: s.Dir, Token: tok, Name: "laptop"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return x
+	}
+	x := again()
+	after := desk.until("the new key", func(m *netmap.Map) bool { return len(m.Peers) == 1 && m.Peers[0].Key != before.Key }).Peers[0]
+	if after.Key != x.WG.Public() || after.ID != before.ID || after.Addrs[0] != before.Addrs[0] {
+		t.Errorf("%+v, was %+v", after, before)
+	}
+	if y := again(); y.WG.Public() != x.WG.Public() { // as after an answer that was lost
+		t.Error("the same token gave another key")
+	}
+	tok = h.token(alice)
+	if y := again(); y.WG.Public() == x.WG.Public() || y.WG.Public() == before.Key {
+		t.Error("a new token gave a former key")
+	}
+}

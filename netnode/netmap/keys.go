@@ -4,7 +4,9 @@ import (
 	"crypto"
 	"crypto/ecdh"
 	"crypto/ed25519"
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -39,6 +41,17 @@ func WGPrivateFrom(b [32]byte) WGPrivate {
 	b[0] &= 248
 	b[31] = b[31]&127 | 64
 	return WGPrivate{k: b}
+}
+
+// rejoinKey is the WireGuard key of a node that joins again: another one for every token,
+// and the same when the same token is tried again, because the hub may have said yes to
+// the first try. Nobody makes it without the node's control key and the token.
+func rejoinKey(k ControlKey, authKey string) (WGPrivate, error) {
+	b, err := hkdf.Key(sha256.New, k.priv.Seed(), []byte(authKey), "tssh node WireGuard key v1", 32)
+	if err != nil {
+		return WGPrivate{}, fmt.Errorf("netmap: make WireGuard key: %w", err)
+	}
+	return WGPrivateFrom([32]byte(b)), nil
 }
 
 // ParseWGPrivate reads what Encode wrote.
