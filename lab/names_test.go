@@ -58,6 +58,20 @@ func TestNames(t *testing.T) {
 		t.Errorf("%v", r)
 	}
 
+	// Who is there, asked as a program in any language would (docs/whois.md).
+	for _, form := range []string{m.webAddr, m.webAddr + ":53122"} {
+		r := h.Run("curl", "-s", "--unix-socket", n.Socket, "http://localapi/v1/whois?addr="+form)
+		if !strings.Contains(r.Stdout, `"name":"web","tags":["tag:web"],"addresses":["`+m.webAddr+`",`) {
+			t.Errorf("whois %s: %v", form, r)
+		}
+		if r := n.Tssh("whois", form, "--json"); !strings.Contains(r.Stdout, `"name": "web"`) {
+			t.Errorf("tssh whois %s: %v", form, r)
+		}
+	}
+	if r := h.Run("curl", "-s", "--unix-socket", n.Socket, "http://localapi/v1/whois?addr=192.0.2.1"); r.Stdout != `{"code":"not-found","error":"no node of the mesh has the address 192.0.2.1"}`+"\n" {
+		t.Errorf("whois of nobody: %v", r)
+	}
+
 	// dig, at the node's own address: UDP, TCP, reverse, what is not ours.
 	st, err := n.Status()
 	if err != nil {
