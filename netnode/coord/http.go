@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"sync"
 	"time"
 
 	"tssh/netnode/netmap"
@@ -63,7 +62,11 @@ func (s *Server) handleJoin(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusUnauthorized, netmap.Problem{Code: netmap.CodeUnknown, Say: "a node shows its key when it joins"})
 		return
 	}
-	if !s.joins.take(time.Now()) {
+	// In line for a moment rather than refused at once: of many that come back by chance, some
+	// would never get in.
+	ctx, cancel := context.WithTimeout(r.Context(), joinWait)
+	defer cancel()
+	if s.joins.Wait(ctx) != nil {
 		answer(w, http.StatusTooManyRequests, netmap.Problem{Code: netmap.CodeBusy, Say: "too many nodes are joining at this moment"})
 		return
 	}
@@ -206,28 +209,4 @@ func answer(w http.ResponseWriter, status int, v any) {
 func sum(b []byte) string {
 	h := sha256.Sum256(b)
 	return hex.EncodeToString(h[:])
-}
-
-// bucket lets so many through in a second, and a burst.
-type bucket struct {
-	mu          sync.Mutex
-	rate, burst float64
-	have        float64
-	last        time.Time
-}
-
-func newBucket(rate, burst float64) *bucket { return &bucket{rate: rate, burst: burst, have: burst} }
-
-func (b *bucket) take(now time.Time) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.last.IsZero() {
-		b.have = min(b.burst, b.have+b.rate*now.Sub(b.last).Seconds())
-	}
-	b.last = now
-	if b.have < 1 {
-		return false
-	}
-	b.have--
-	return true
 }

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"tssh/netnode/netmap"
 	"tssh/policy"
 	"tssh/recording/audit"
@@ -69,6 +71,9 @@ const (
 	addressRest = 30 * 24 * time.Hour
 	maxKeyLife  = 366 * 24 * time.Hour
 	auditBatch  = 256
+
+	joinsPerSecond, joinBurst = 20, 100
+	joinWait                  = 3 * time.Second // so at most 60 wait
 )
 
 // Server is a mesh's coordination server.
@@ -78,7 +83,7 @@ const (
 type Server struct {
 	c     Config
 	store *store
-	joins *bucket
+	joins *rate.Limiter
 	start time.Time
 
 	writing sync.Mutex // one change at a time; held over the whole of it
@@ -123,7 +128,7 @@ func New(ctx context.Context, c Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		c: c, store: st, start: c.Clock(), joins: newBucket(20, 100), failed: make(chan struct{}),
+		c: c, store: st, start: c.Clock(), joins: rate.NewLimiter(joinsPerSecond, joinBurst), failed: make(chan struct{}),
 		streams: map[string]*stream{}, endpoints: map[string]netmap.Where{}, seen: map[string]time.Time{},
 	}
 	if err := s.loadOrMake(ctx); err != nil {

@@ -404,3 +404,24 @@ func TestEphemeralNodesGo(t *testing.T) {
 		t.Errorf("%d addresses rest: %v", n, err)
 	}
 }
+
+// TestManyJoinAtOnce: more than the burst come together, and each gets in at its first try.
+func TestManyJoinAtOnce(t *testing.T) {
+	h := newHub(t, nil)
+	tok := h.token(KeyRequest{Tags: []string{"tag:web"}, Reusable: true})
+	var wg sync.WaitGroup
+	const each = (joinBurst + joinsPerSecond) / 8
+	for w := range 8 {
+		wg.Go(func() {
+			for i := range each {
+				if _, err := netmap.Join(t.Context(), netmap.JoinConfig{Dir: filepath.Join(t.TempDir(), "s"), Token: tok, Name: fmt.Sprintf("n%d-%d", w, i)}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(h.Nodes()); n != 8*each {
+		t.Errorf("%d nodes of %d", n, 8*each)
+	}
+}
