@@ -12,7 +12,8 @@
 //
 // A node is known by the control key that the TLS handshake proved, never by what it
 // says. Before it has joined it may call /v1/join and nothing else; joins are limited in
-// number, and every one, refused or not, is in the audit log with both clocks. An
+// number, those of whoever has no auth key of this hub's apart from and below the others,
+// and are in the audit log with both clocks; of a flood of refusals, the count. An
 // administrator is known by the uid that the kernel names for the socket's other end:
 // root, or the user that the hub runs as. The auth keys in the database are hashes, and
 // the hub's private key is not in it, so that a copy of the database lets nobody in.

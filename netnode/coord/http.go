@@ -62,16 +62,20 @@ func (s *Server) handleJoin(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusUnauthorized, netmap.Problem{Code: netmap.CodeUnknown, Say: "a node shows its key when it joins"})
 		return
 	}
+	req := joinRequest{control: key}
+	if !body(w, r, &req.JoinRequest) {
+		return
+	}
 	// In line for a moment rather than refused at once: of many that come back by chance, some
 	// would never get in.
 	ctx, cancel := context.WithTimeout(r.Context(), joinWait)
 	defer cancel()
-	if s.joins.Wait(ctx) != nil {
-		answer(w, http.StatusTooManyRequests, netmap.Problem{Code: netmap.CodeBusy, Say: "too many nodes are joining at this moment"})
-		return
+	turn := s.lim.strangers.Allow
+	if s.known(req.AuthKey) {
+		turn = func() bool { return s.joins.Wait(ctx) == nil }
 	}
-	req := joinRequest{control: key}
-	if !body(w, r, &req.JoinRequest) {
+	if !turn() {
+		answer(w, http.StatusTooManyRequests, netmap.Problem{Code: netmap.CodeBusy, Say: "too many nodes are joining at this moment"})
 		return
 	}
 	if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
@@ -90,6 +94,10 @@ func (s *Server) handleEndpoints(w http.ResponseWriter, r *http.Request) {
 	id, ok := s.caller(w, r)
 	var req netmap.Where
 	if !ok || !body(w, r, &req) {
+		return
+	}
+	if !s.nodeLimits(id).endpoints.Allow() {
+		answer(w, http.StatusTooManyRequests, netmap.Problem{Code: errTooOften.Code, Say: errTooOften.Say})
 		return
 	}
 	if err := s.setEndpoints(id, req); err != nil {

@@ -143,6 +143,9 @@ func (s *Server) setHostKeys(ctx context.Context, id string, keys []string) erro
 	if same {
 		return nil
 	}
+	if !s.nodeLimits(id).hostKeys.Allow() {
+		return errTooOften
+	}
 	err := s.change(ctx, func(c *change) error {
 		n := s.st.nodes[id]
 		if n == nil {
@@ -166,7 +169,8 @@ type joinRequest struct {
 	from    netip.AddrPort
 }
 
-// join lets a node in, or says why not. Every try is in the audit log.
+// join lets a node in, or says why not. Every join is in the audit log, and so is every
+// refusal, as far as limits.refused lets it.
 func (s *Server) join(ctx context.Context, r joinRequest) (*netmap.JoinReply, error) {
 	var reply netmap.JoinReply
 	err := s.change(ctx, func(c *change) error {
@@ -190,10 +194,11 @@ func (s *Server) join(ctx context.Context, r joinRequest) (*netmap.JoinReply, er
 	})
 	var ref *Refusal
 	if errors.As(err, &ref) {
-		if aerr := s.change(ctx, func(c *change) error {
-			return c.audit(s.joinEntry(&r, c.now, audit.Entry{Verdict: "deny", Rule: ref.Code, Text: ref.Say}))
-		}); aerr != nil {
-			s.c.Log.Error("audit", "err", aerr)
+		e := s.joinEntry(&r, s.c.Clock(), audit.Entry{Verdict: "deny", Rule: ref.Code, Text: ref.Say})
+		if s.lim.refused(&e) {
+			if aerr := s.change(ctx, func(c *change) error { return c.audit(e) }); aerr != nil {
+				s.c.Log.Error("audit", "err", aerr)
+			}
 		}
 	}
 	s.drainAudit(ctx)

@@ -84,6 +84,7 @@ type Server struct {
 	c     Config
 	store *store
 	joins *rate.Limiter
+	lim   *limits
 	start time.Time
 
 	writing sync.Mutex // one change at a time; held over the whole of it
@@ -128,7 +129,7 @@ func New(ctx context.Context, c Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		c: c, store: st, start: c.Clock(), joins: rate.NewLimiter(joinsPerSecond, joinBurst), failed: make(chan struct{}),
+		c: c, store: st, start: c.Clock(), joins: rate.NewLimiter(joinsPerSecond, joinBurst), lim: newLimits(), failed: make(chan struct{}),
 		streams: map[string]*stream{}, endpoints: map[string]netmap.Where{}, seen: map[string]time.Time{},
 	}
 	if err := s.loadOrMake(ctx); err != nil {
