@@ -36,9 +36,11 @@ func (s *Server) handle(c net.Conn) {
 		s.cfg.Log.Warn("connection from no peer", "addr", c.RemoteAddr())
 		return
 	}
-	if say := s.enter(addr); say != "" {
-		s.cfg.Log.Warn("limit reached", "node", who.Name, "say", say)
-		s.audit(audit.Entry{Kind: "session.limit", Who: who.Who(), Node: who.Name, Verdict: "deny", Text: say})
+	if say := s.enter(owner(who)); say != "" {
+		if e := (audit.Entry{Kind: "session.limit", Who: who.Who(), Node: who.Name, Verdict: "deny", Text: say}); s.hush.allow(who, &e) {
+			s.cfg.Log.Warn("limit reached", "node", who.Name, "say", say)
+			s.audit(e)
+		}
 		// A line before the version line is allowed (RFC 4253 section 4.2), and clients
 		// show it when asked to be verbose.
 		_ = c.SetWriteDeadline(time.Now().Add(time.Second))
@@ -79,10 +81,10 @@ func (s *Server) audit(e audit.Entry) {
 }
 
 // enter counts a connection in, or says why not.
-func (s *Server) enter(addr netip.Addr) string {
+func (s *Server) enter(who string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	u := s.byPeer[addr]
+	u := s.byPeer[who]
 	if u == nil {
 		u = &usage{}
 	}
@@ -98,7 +100,7 @@ func (s *Server) enter(addr netip.Addr) string {
 	u.conns++
 	u.handshakes++
 	s.handshakes++
-	s.byPeer[addr] = u
+	s.byPeer[who] = u
 	return ""
 }
 
@@ -113,7 +115,7 @@ func (s *Server) settleLocked(l *link) {
 	if l.handshaking {
 		l.handshaking = false
 		s.handshakes--
-		if u := s.byPeer[l.srcAddr]; u != nil {
+		if u := s.byPeer[owner(l.src)]; u != nil {
 			u.handshakes--
 		}
 	}
@@ -124,9 +126,9 @@ func (s *Server) leave(l *link) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settleLocked(l)
-	if u := s.byPeer[l.srcAddr]; u != nil {
+	if u := s.byPeer[owner(l.src)]; u != nil {
 		if u.conns--; u.conns <= 0 {
-			delete(s.byPeer, l.srcAddr)
+			delete(s.byPeer, owner(l.src))
 		}
 	}
 	delete(s.links, l)

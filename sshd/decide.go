@@ -102,8 +102,11 @@ func (l *link) admit(name string) (*grant, policy.Decision, string) {
 }
 
 func (l *link) refused(user string, d policy.Decision, say string) {
-	l.s.cfg.Log.Info("login refused", "node", l.src.Name, "login", l.src.Who(), "as", user, "rule", ruleName(d), "reason", d.Reason)
-	l.s.audit(audit.Entry{Kind: "session.refuse", Who: l.src.Who(), Node: l.src.Name, LocalUser: user, Verdict: d.Verdict.String(), Rule: ruleName(d), Text: say, Extra: map[string]string{"reason": d.Reason}})
+	e := audit.Entry{Kind: "session.refuse", Who: l.src.Who(), Node: l.src.Name, LocalUser: user, Verdict: d.Verdict.String(), Rule: ruleName(d), Text: say, Extra: map[string]string{"reason": d.Reason}}
+	if l.s.hush.allow(l.src, &e) {
+		l.s.cfg.Log.Info("login refused", "node", l.src.Name, "login", l.src.Who(), "as", user, "rule", ruleName(d), "reason", d.Reason)
+		l.s.audit(e)
+	}
 }
 
 func ruleName(d policy.Decision) string {

@@ -25,9 +25,9 @@ import (
 type Limits struct {
 	LoginGrace        time.Duration // from accept to login: 30 s
 	Handshakes        int           // connections not logged in yet, of all peers: 100
-	HandshakesPerPeer int           // of one peer: 20
+	HandshakesPerPeer int           // of one person, or one tagged machine: 20
 	Conns             int           // connections of all peers: 2000
-	ConnsPerPeer      int           // of one peer: 200
+	ConnsPerPeer      int           // of one person, or one tagged machine: 200
 	SessionsPerConn   int           // channels open at once on a connection: 64
 	AsksPerConn       int           // granted and not yet gone: 256
 	Linger            time.Duration // without a monitor a connection goes on for: 10 min
@@ -80,19 +80,20 @@ type Server struct {
 	cfg    Config
 	logins *launch.Logins
 	mesh   string
+	hush   *hush
 
 	mu         sync.Mutex
 	links      map[*link]struct{}
 	handshakes int
-	byPeer     map[netip.Addr]*usage
-	watchers   int // Serve and ServeConn calls that are on; the first one watches
+	byPeer     map[string]*usage // by owner
+	watchers   int               // Serve and ServeConn calls that are on; the first one watches
 	stopWatch  context.CancelFunc
 	watchDone  chan struct{}
 
 	wg sync.WaitGroup // one for each link, and its helpers
 }
 
-// usage is what one peer has open.
+// usage is what one person, or one tagged machine, has open.
 type usage struct{ conns, handshakes int }
 
 // New checks the configuration and makes the run directory.
@@ -119,7 +120,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Server{cfg: cfg, links: map[*link]struct{}{}, byPeer: map[netip.Addr]*usage{}}
+	s := &Server{cfg: cfg, links: map[*link]struct{}{}, byPeer: map[string]*usage{}, hush: newHush()}
 	if !cfg.OwnUserOnly {
 		s.logins = &launch.Logins{Utmp: orElse(cfg.Utmp, "/run/utmp"), Wtmp: orElse(cfg.Wtmp, "/var/log/wtmp")}
 	}

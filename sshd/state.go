@@ -200,10 +200,10 @@ func (s *Server) takeOver(name string) error {
 	}
 	s.mu.Lock()
 	s.links[l] = struct{}{}
-	u := s.byPeer[l.srcAddr]
+	u := s.byPeer[owner(l.src)]
 	if u == nil {
 		u = &usage{}
-		s.byPeer[l.srcAddr] = u
+		s.byPeer[owner(l.src)] = u
 	}
 	u.conns++
 	s.mu.Unlock()

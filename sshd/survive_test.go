@@ -410,7 +410,7 @@ func TestLimits(t *testing.T) {
 		}
 		idle = append(idle, nc)
 	}
-	told("logins from your machine are under way")
+	told("logins of yours are under way")
 	for _, nc := range idle { // the grace time ends them
 		_ = nc.SetReadDeadline(time.Now().Add(20 * time.Second))
 		if _, err := io.ReadAll(nc); err != nil && !strings.Contains(err.Error(), "reset") {
@@ -433,7 +433,7 @@ func TestLimits(t *testing.T) {
 			return err == nil
 		})
 	}
-	told("too many connections from your machine")
+	told("too many connections of yours")
 	if n := len(r.audited("session.limit")); n < 2 {
 		t.Errorf("%d limits audited", n)
 	}

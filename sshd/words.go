@@ -14,8 +14,8 @@ const (
 // Words for people. None names other people, rules, or accounts that the person may not
 // know of.
 const (
-	sayTooManyConns   = "too many connections from your machine to this host are open already"
-	sayTooManyLogins  = "too many logins from your machine are under way at this moment; try again in a few seconds"
+	sayTooManyConns   = "too many connections of yours to this host are open already"
+	sayTooManyLogins  = "too many logins of yours are under way at this moment; try again in a few seconds"
 	sayBusy           = "this host is busy with too many logins at this moment; try again in a few seconds"
 	sayBadName        = "that is not a name that an account can have"
 	sayLookup         = "this host cannot look accounts up at the moment; try again, or tell its administrator"
