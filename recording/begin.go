@@ -23,7 +23,7 @@ func (s *Spool) Begin(m Meta) (*Session, error) {
 	}
 	m.Start = m.Start.UTC().Truncate(time.Microsecond)
 	if m.ID == "" {
-		m.ID = NewID(m.Start)
+		m.ID = NewID(m.Start, m.HostID)
 	}
 	if !ValidID(m.ID) {
 		return nil, fmt.Errorf("recording: begin: %q is not an id", m.ID)

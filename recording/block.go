@@ -23,6 +23,10 @@ const (
 	maxStored = 5 << 20
 	maxRaw    = 4 << 20
 	maxMeta   = 64 << 10
+	// maxEvents bounds a frame's: twice what the smallest events make of FrameBytes. A
+	// frame is a few hundred bytes where all its events are the same, and tens of megabytes
+	// once they are apart.
+	maxEvents = 2 * FrameBytes / 4
 )
 
 type blockType uint8
@@ -97,7 +101,7 @@ func decodeHeader(b []byte) (header, error) {
 	}
 	copy(h.chain[:], b[64:])
 	const at = int64(maxAt / time.Microsecond)
-	ok := b[6] == 0 && b[7] == 0 && h.stored <= maxStored && h.raw <= maxRaw && h.events <= maxRaw/4 &&
+	ok := b[6] == 0 && b[7] == 0 && h.stored <= maxStored && h.raw <= maxRaw && h.events <= maxEvents &&
 		0 <= h.first && h.first <= h.last && h.last <= at && h.journal >= 0 && h.seq < 1<<48
 	switch h.typ {
 	case blockMeta:

@@ -3,6 +3,7 @@ package recording
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base32"
 	"encoding/json"
 	"errors"
@@ -207,11 +208,29 @@ func ValidID(id string) bool {
 	return true
 }
 
-// NewID makes an id that sorts by time and cannot be guessed.
-func NewID(now time.Time) string {
+// NewID makes an id that sorts by time and cannot be guessed. It ends with a mark of the
+// host that records, where that is known: the person recorded can read the id in the
+// session, and no other machine may be first to send a recording of that name.
+func NewID(now time.Time, host string) string {
 	var b [10]byte
 	rand.Read(b[:]) // never fails
-	return now.UTC().Format("20060102-150405-") + strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
+	id := now.UTC().Format("20060102-150405-") + strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
+	if host != "" {
+		id += "-" + hostMark(host)
+	}
+	return id
+}
+
+func hostMark(host string) string {
+	h := sha256.Sum256([]byte("tssh recording host\x00" + host))
+	return strings.ToLower(base32.StdEncoding.EncodeToString(h[:5]))
+}
+
+// OfHost reports whether the id can be of a recording of this host's. Ids without a mark
+// are of earlier versions, and can be anybody's.
+func OfHost(id, host string) bool {
+	p := strings.Split(id, "-")
+	return len(p) < 4 || p[3] == hostMark(host)
 }
 
 // admit says whether a new recording of this person may begin.

@@ -19,6 +19,7 @@ import (
 	"tssh/netnode/daemon"
 	"tssh/netnode/netmap"
 	"tssh/policy"
+	"tssh/recording"
 	"tssh/recording/audit"
 	"tssh/recording/replay"
 	"tssh/recording/ship"
@@ -52,7 +53,7 @@ type roomsConfig struct {
 func openRooms(c roomsConfig) (*rooms, error) {
 	r := &rooms{cfg: c}
 	var err error
-	r.store, err = store.Open(store.Config{Dir: c.Recordings, MaxBytesPerHost: c.Quota, MinFree: 256 << 20, Log: c.Log})
+	r.store, err = store.Open(store.Config{Dir: c.Recordings, MaxBytesPerHost: c.Quota, MinFree: 256 << 20, Check: r.claims, Log: c.Log})
 	if err != nil {
 		return nil, fmt.Errorf("recordings: %w", err)
 	}
@@ -71,6 +72,15 @@ func (r *rooms) host(req *http.Request) (string, bool) {
 	}
 	id, ok := r.cfg.Coord.NodeByControlKey(key)
 	return id.ID, ok
+}
+
+// claims refuses a recording in which a host gives itself another machine's name: that is
+// what people see in the list. The name of a machine that was renamed rests for a week.
+func (r *rooms) claims(m recording.Meta) error {
+	if id, ok := r.cfg.Coord.Named(m.Host); ok && id != m.HostID {
+		return fmt.Errorf("another host is called %q", m.Host)
+	}
+	return nil
 }
 
 // mount adds the recorder to the TLS port.

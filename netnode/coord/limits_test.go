@@ -145,6 +145,9 @@ func TestOneNodeDoesNotFloodTheMesh(t *testing.T) {
 	if took < endpointsBurst || took == 4*endpointsBurst {
 		t.Errorf("%d changes of endpoints at once were taken", took)
 	}
+	if id, ok := h.Named("web"); !ok || id != s.NodeID {
+		t.Errorf("web is %q %v", id, ok)
+	}
 	// Another node is heard all the same.
 	other := h.as(h.join("db", KeyRequest{Tags: []string{"tag:db"}}).Control)
 	if code := h.post(other, netmap.PathHostKeys, netmap.HostKeysRequest{HostKeys: []string{"ssh-ed25519 AAAA"}}); code != http.StatusOK {

@@ -512,6 +512,14 @@ func (s *Server) NodeByControlKey(k netmap.ControlPublic) (policy.Identity, bool
 	return s.st.identity(n.rec), true
 }
 
+// Named is the id of the node that has a name.
+func (s *Server) Named(name string) (id string, ok bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	id, ok = s.st.byName[name]
+	return id, ok
+}
+
 // randomID is a short name that nobody can guess and that is never used again.
 func randomID(prefix string) (string, error) {
 	var b [10]byte

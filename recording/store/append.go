@@ -15,6 +15,9 @@ const (
 	// piece is how much a verifier is given at a time: it buffers what is not a whole block yet,
 	// and keeps the buffer.
 	piece = 64 << 10
+	// fairShare is how many times what is left for all others one host may have: alone it gets
+	// four fifths of the disk, and whoever comes after it four fifths of the rest.
+	fairShare = 4
 	// maxReaders bounds the files that stay open for reading their new frames.
 	maxReaders = 64
 )
@@ -96,8 +99,13 @@ func (s *Store) begin(host, id string, offset int64, data []byte) (int64, bool, 
 	if m.ID != id {
 		return 0, false, refuse(http.StatusUnprocessableEntity, fmt.Errorf("%w: it describes itself as %q", ErrTampered, m.ID))
 	}
-	if m.HostID != host {
+	if m.HostID != host || !recording.OfHost(id, host) {
 		return 0, false, refuse(http.StatusForbidden, ErrForeign)
+	}
+	if s.cfg.Check != nil {
+		if err := s.cfg.Check(m); err != nil {
+			return 0, false, refuse(http.StatusUnprocessableEntity, fmt.Errorf("%w: %w", ErrClaims, err))
+		}
 	}
 	path, err := s.pathOf(m)
 	if err != nil {
@@ -282,6 +290,9 @@ func (s *Store) room(host string, n int64) error {
 		}
 		if free-n < c.MinFree {
 			return refuse(http.StatusInsufficientStorage, fmt.Errorf("%w: %d bytes are free on its disk, %d must stay", ErrQuota, free, c.MinFree))
+		}
+		if left := free - n - c.MinFree; (hosts+n)/fairShare > left {
+			return refuse(http.StatusInsufficientStorage, fmt.Errorf("%w from this host: it has %d bytes, and %d are left for all", ErrQuota, hosts, left))
 		}
 	}
 	return nil

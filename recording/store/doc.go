@@ -16,7 +16,8 @@
 //
 // # Appending
 //
-// Append takes bytes only from the host whose node id is in the first block, only at the end,
+// Append takes bytes only from the host whose node id is in the first block and whose mark
+// the id carries (recording.OfHost), only at the end,
 // and only whole blocks that continue the chain and whose signatures fit (recording.Verifier).
 // When it returns they are on disk. Bytes that are refused leave no trace, in the file or in
 // the state of the verification.
@@ -28,7 +29,8 @@
 //
 // # Limits
 //
-// Bytes per host, bytes in all, and bytes that stay free on the disk. A host over its quota
+// Bytes per host, bytes in all, and bytes that stay free on the disk, of which no host takes
+// so much that others find nothing left. A host over its quota
 // gets a refusal and keeps the recording in its spool; others go on.
 //
 // A Summary describes at most 64 channels and 512 bytes of each command. Some 2 kB a recording

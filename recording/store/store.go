@@ -32,7 +32,12 @@ type Config struct {
 
 	MaxBytesPerHost int64 // of recordings of one host; 0 is no limit
 	MaxBytes        int64 // of all recordings; 0 is no limit
-	MinFree         int64 // bytes that stay free on the disk; 0 is no limit
+	// MinFree are bytes that stay free on the disk; 0 is no limit. With it no host may have
+	// more than fairShare times what is left to the others, so that one that sends without
+	// end does not keep them from being recorded.
+	MinFree int64
+	// Check says what a recording that begins claims wrongly; nil: nothing is known of hosts.
+	Check func(recording.Meta) error
 
 	Log   *slog.Logger     // nil discards
 	Clock func() time.Time // nil is time.Now
@@ -46,6 +51,7 @@ var (
 	ErrTampered = errors.New("the bytes do not continue the recording")
 	ErrQuota    = errors.New("the recorder has no room for more")
 	ErrID       = errors.New("this is not the id of a recording")
+	ErrClaims   = errors.New("the recording claims to be what it is not")
 )
 
 // Store is a folder of recordings; safe for concurrent use.
