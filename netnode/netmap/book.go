@@ -122,6 +122,10 @@ func (b *book) snapshot(f *Frame) (bool, error) {
 			n.put(r)
 		}
 	}
+	mesh := Ref{KindMesh, "mesh"}
+	if r, ok := b.recs[mesh]; ok && n.recs[mesh].Mesh == nil {
+		n.put(r) // or what it pins could be let go and taken anew
+	}
 	if n.epoch != b.epoch {
 		b.parsedRev = 0 // the same number may be another policy now
 	}
@@ -148,6 +152,12 @@ func (b *book) take(e Envelope, known *book) (Kind, bool) {
 		if b != known {
 			b.put(old)
 		}
+		return r.Kind, false
+	}
+	if old, ok := known.recs[ref]; ok && r.Mesh != nil && old.Mesh != nil && (old.Mesh.Range4 != r.Mesh.Range4 || old.Mesh.Range6 != r.Mesh.Range6) {
+		// What a host sends into the mesh was settled when it joined.
+		b.report(fmt.Errorf("netmap: the hub claims that the mesh is %s and %s now, not %s and %s; a mesh keeps its ranges", r.Mesh.Range4, r.Mesh.Range6, old.Mesh.Range4, old.Mesh.Range6))
+		b.put(old)
 		return r.Kind, false
 	}
 	if r.Node != nil && (b.revoked(&r) || known.epoch == b.epoch && known.revoked(&r)) {

@@ -232,6 +232,8 @@ func (m *MeshInfo) check() error {
 		return errors.New("no IPv4 range")
 	case !m.Range6.IsValid() || !m.Range6.Addr().Is6() || m.Range6.Masked() != m.Range6:
 		return errors.New("no IPv6 range")
+	case !private(m.Range4) || !private(m.Range6):
+		return fmt.Errorf("its ranges %s and %s are not private ones", m.Range4, m.Range6)
 	case len(m.FormerKeys) > MaxSuccessions:
 		return errors.New("too many former keys")
 	}
@@ -239,6 +241,18 @@ func (m *MeshInfo) check() error {
 		return err
 	}
 	return CheckMeshName(m.Name)
+}
+
+// private reports whether a range may be a mesh's. Hosts send all that goes there into the
+// mesh, so no hub, whoever has it now, may claim the internet, loopback, link-local
+// addresses, or all private networks of a kind that a host could be in.
+func private(p netip.Prefix) bool {
+	for _, s := range []string{"100.64.0.0/10", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "198.18.0.0/15"} {
+		if in := netip.MustParsePrefix(s); in.Contains(p.Addr()) && p.Bits() >= in.Bits() {
+			return true
+		}
+	}
+	return netip.MustParsePrefix("fc00::/7").Contains(p.Addr()) && p.Bits() >= 32
 }
 
 func (n *Node) check() error {
