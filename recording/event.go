@@ -20,6 +20,7 @@ const (
 	KindNote         Kind = 11 // Note, JSON: revocation, limit, refusal, adoption by a new monitor
 	KindEnd          Kind = 12 // End, JSON: the connection is over; last event of a whole recording
 	KindInputSummary Kind = 13 // client input counted, not kept: InputSummary, JSON
+	KindForward      Kind = 14 // Forward, JSON: a forward began, ended, or was not made
 )
 
 // Event is one thing that happened on one connection. Channel 0 is the connection
@@ -39,6 +40,21 @@ type Open struct {
 	Term    string `json:"term,omitempty"`
 	Cols    int    `json:"cols,omitempty"`
 	Rows    int    `json:"rows,omitempty"`
+}
+
+// Forward is a listener or a connection that was carried between the client and the host;
+// its bytes are not in the recording. It has a channel number of its own. One that came to be
+// has two events, open and closed; one that did not has one, failed or refused.
+type Forward struct {
+	State  string `json:"state"`            // open, closed, failed, refused
+	Type   string `json:"type"`             // local, remote, unix, remote-unix, agent, x11: a connection; with -listen: where such come from
+	Target string `json:"target,omitempty"` // host:port, or a path: where the connection goes to, or the listener is
+	Origin string `json:"origin,omitempty"` // where the client, or the host, says the connection comes from
+	// Of a connection that is closed: bytes from the client to the host's side, and back.
+	Sent     int64  `json:"sent,omitempty"`
+	Received int64  `json:"received,omitempty"`
+	Millis   int64  `json:"ms,omitempty"` // from open to closed
+	Error    string `json:"error,omitempty"`
 }
 
 // Resize is a window-change.

@@ -120,6 +120,7 @@ var kinds = map[recording.Kind]struct {
 	recording.KindNote:         {"note", false},
 	recording.KindEnd:          {"end", false},
 	recording.KindInputSummary: {"input-summary", false},
+	recording.KindForward:      {"forward", false},
 }
 
 func (v *Viewer) list(w http.ResponseWriter, r *http.Request, id policy.Identity) error {
