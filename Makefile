@@ -1,6 +1,7 @@
 # make demo   the main job from nothing: a hub, three hosts, a login, a refusal, a replay
 # make test   everything; what CI runs
 # make cross  the programs for every system they are promised for (part of make test)
+# make matrix  every client with large files, those of Java and Ansible too; prints the table of docs/clients.md
 # make bench  benchmarks, as ratios against OpenSSH in the same run (lab/README.md has the table)
 
 export CGO_ENABLED = 0
@@ -9,7 +10,7 @@ export GOFLAGS = -buildvcs=false
 WEB  = recording/replay/web
 DIST = recording/replay/dist
 
-.PHONY: all build web demo test cross bench soak need clean
+.PHONY: all build web demo test matrix cross bench soak need clean
 
 all: build
 
@@ -44,6 +45,10 @@ cross:
 		case $$os in linux|darwin) programs="./cmd/tssh ./cmd/tsshd";; esac; \
 		for p in $$programs; do GOOS=$$os GOARCH=$$arch go build -o /dev/null $$p || exit 1; done; \
 	done; done
+
+matrix: build
+	@sh lab/need.sh matrix
+	TSSH_MATRIX=1 go test -timeout 30m -count 1 -v -run 'TestClients$$' ./lab
 
 bench: build
 	@sh lab/need.sh test

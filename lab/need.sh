@@ -1,7 +1,7 @@
 #!/bin/sh
-# What the machine must have for `make build` (and so the demo) or `make test`. As root
-# on Debian what is missing is installed; otherwise it is named with the command that
-# installs it, and this fails.
+# What the machine must have for `make build` (and so the demo), `make test`, `make matrix`
+# or `make regress`. As root on Debian what is missing is installed; otherwise it is named
+# with the command that installs it, and this fails.
 set -eu
 what=${1:-build}
 
@@ -9,6 +9,9 @@ missing=
 pkgs=
 need() { # command, Debian package
 	command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || { missing="$missing $1"; pkgs="$pkgs $2"; }
+}
+python() { # module of the system's Python
+	/usr/bin/python3 -c "import $1" >/dev/null 2>&1 || { missing="$missing python3-$1"; pkgs="$pkgs python3-$1"; }
 }
 
 command -v go >/dev/null 2>&1 || { echo 'tssh: Go 1.26 or newer is needed and not on the PATH: see go.dev/doc/install' >&2; exit 1; }
@@ -19,7 +22,7 @@ if [ "$(id -u)" = 0 ]; then
 	need ip iproute2
 	need nsenter util-linux
 fi
-if [ "$what" = test ]; then
+if [ "$what" != build ]; then
 	need ssh openssh-client
 	need sshd openssh-server
 	need sftp openssh-client
@@ -36,6 +39,20 @@ if [ "$what" = test ]; then
 	need curl curl
 	need turnutils_stunclient coturn
 	need stun stun-client
+	need sshfs sshfs
+	need plink putty-tools
+	need dbclient dropbear-bin
+	need lftp lftp
+	need mosh mosh
+	need script bsdutils
+	need ssh-audit ssh-audit
+	python paramiko
+	python asyncssh
+fi
+if [ "$what" = matrix ]; then
+	need ansible-playbook ansible-core
+	need javac default-jdk-headless
+	[ -e /usr/share/java/jsch.jar ] || { missing="$missing jsch.jar"; pkgs="$pkgs libjsch-java"; }
 fi
 [ -n "$missing" ] || exit 0
 

@@ -25,6 +25,7 @@ import (
 var sftpExtensions = [][2]string{
 	{"posix-rename@openssh.com", "1"}, {"statvfs@openssh.com", "2"}, {"fstatvfs@openssh.com", "2"}, {"hardlink@openssh.com", "1"},
 	{"fsync@openssh.com", "1"}, {"lsetstat@openssh.com", "1"}, {"limits@openssh.com", "1"}, {"expand-path@openssh.com", "1"},
+	{"copy-data", "1"}, {"users-groups-by-id@openssh.com", "1"},
 }
 
 // maxHandles bounds open files and directories of one channel.
@@ -71,7 +72,7 @@ func (s *channel) requestSFTP() bool {
 		return false
 	}
 	// No process: this one is the user already. It ends with the channel.
-	srv := &sftpServer{s: s, home: s.c.acc.Home, handles: map[string]*sftpHandle{}, names: idNames{map[uint32]string{}, map[uint32]string{}}}
+	srv := &sftpServer{s: s, home: s.c.acc.Home, handles: map[string]*sftpHandle{}, names: newIDNames()}
 	srv.r = bufio.NewReaderSize(countReader{s}, 64<<10)
 	srv.w = bufio.NewWriterSize(s.ch, 64<<10)
 	s.files = make(chan struct{})
@@ -394,6 +395,10 @@ func (v *sftpServer) extended(name string, id uint32, p payload) error {
 		}
 		v.statvfs(id, &st)
 		return nil
+	case "copy-data":
+		return v.copyData(p)
+	case "users-groups-by-id@openssh.com":
+		return v.usersGroups(id, p)
 	}
 	from, err := v.path(&p)
 	if err != nil {

@@ -7,8 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/user"
-	"strconv"
 	"syscall"
 	"time"
 )
@@ -212,48 +210,6 @@ func modeWord(m uint32) string {
 	special(syscall.S_ISGID, 6, 's', 'S')
 	special(syscall.S_ISVTX, 9, 't', 'T')
 	return string(w)
-}
-
-// idNames remembers names of ids, of a bounded number.
-type idNames struct {
-	users, groups map[uint32]string
-}
-
-const maxIDNames = 1024
-
-func (n *idNames) user(id uint32) string {
-	return n.name(n.users, id, func(s string) (string, error) {
-		u, err := user.LookupId(s)
-		if err != nil {
-			return "", err
-		}
-		return u.Username, nil
-	})
-}
-
-func (n *idNames) group(id uint32) string {
-	return n.name(n.groups, id, func(s string) (string, error) {
-		g, err := user.LookupGroupId(s)
-		if err != nil {
-			return "", err
-		}
-		return g.Name, nil
-	})
-}
-
-func (n *idNames) name(known map[uint32]string, id uint32, look func(string) (string, error)) string {
-	if s, ok := known[id]; ok {
-		return s
-	}
-	word := strconv.FormatUint(uint64(id), 10)
-	name, err := look(word)
-	if err != nil {
-		name = word
-	}
-	if len(known) < maxIDNames {
-		known[id] = name
-	}
-	return name
 }
 
 // openFlags turns an open's bits into those of open(2).
