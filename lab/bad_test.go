@@ -244,7 +244,8 @@ func TestDiskFullWhileRecording(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.hub.Proc.Stop() // nobody takes recordings, so the spool only grows
-	r := m.stock("ssh", addr, "head -c 60000000 /dev/urandom; echo whole")
+	// On a terminal: without one, what is beyond the first MiB would only be counted.
+	r := m.stock("ssh", "-tt", addr, "head -c 60000000 /dev/urandom | base64; echo whole")
 	if r.Status == 0 || bytes.Contains([]byte(r.Stdout), []byte("whole")) || !strings.Contains(r.Stderr, "cannot be recorded any more") {
 		t.Errorf("the session went on without a recording: status %d, %d bytes, %q", r.Status, len(r.Stdout), r.Stderr)
 	}

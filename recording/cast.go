@@ -176,6 +176,11 @@ func (c *castWriter) event(ev Event, input bool) error {
 		if json.Unmarshal(ev.Data, &r) == nil && r.Cols > 0 && r.Rows > 0 {
 			return c.line(ev.At, 'r', []byte(fmt.Sprintf("%dx%d", min(r.Cols, 1000), min(r.Rows, 1000))))
 		}
+	case KindBulk:
+		var b Bulk
+		if json.Unmarshal(ev.Data, &b) == nil && b.Ends {
+			return c.line(ev.At, 'm', []byte(b.String()))
+		}
 	case KindExit:
 		var x Exit
 		if json.Unmarshal(ev.Data, &x) == nil {

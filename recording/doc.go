@@ -65,6 +65,13 @@
 // "tssh rec index\r\n", so that a player needs three reads to know a file. The index can
 // be made anew from the headers; a file that ends early has none.
 //
+// # What is left out
+//
+// A channel without a terminal keeps the first BulkBudget bytes of each stream and the last
+// BulkTail; what is between becomes Bulk events with a count and a hash, so that a copied
+// gigabyte is no gigabyte of recording. Terminals are kept whole. Input is counted and, without
+// a terminal, hashed; what of it is kept says the rule.
+//
 // # Signatures
 //
 // A checkpoint's payload is the next public key (32 bytes, zeros in the last

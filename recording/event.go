@@ -21,6 +21,8 @@ const (
 	KindEnd          Kind = 12 // End, JSON: the connection is over; last event of a whole recording
 	KindInputSummary Kind = 13 // client input counted, not kept: InputSummary, JSON
 	KindForward      Kind = 14 // Forward, JSON: a forward began, ended, or was not made
+	KindBulk         Kind = 15 // a stream beyond its budget, counted and hashed, not kept: Bulk, JSON
+	KindHidden       Kind = 16 // keys typed while the terminal did not echo: Hidden, JSON
 )
 
 // Event is one thing that happened on one connection. Channel 0 is the connection
@@ -95,9 +97,40 @@ type Note struct {
 	Text string `json:"text,omitempty"`
 }
 
-// InputSummary counts client input that was not kept.
+// InputSummary counts what the client sent on a channel in all, kept or not.
 type InputSummary struct {
 	Bytes int64 `json:"bytes"`
+	// SHA256 is of all of it, where the channel had no terminal.
+	SHA256 string `json:"sha256,omitempty"`
+}
+
+// Streams of a channel, as Bulk names them.
+const (
+	StreamOutput = "output"
+	StreamStderr = "stderr"
+)
+
+// Bulk says that a stream of a channel without a terminal has brought more than is kept of
+// one. The first says so before the first byte that is left out was sent; more follow while
+// it goes on, each with all that was left out so far, and the last (Ends) when it is over.
+// Right after the last, an event of the stream's own kind holds its Tail last bytes, which are
+// counted and hashed as well.
+//
+//	Output ... Output  Bulk{0}  Bulk{n} ... Bulk{n, Ends, Tail: t}  Output (t bytes)
+//	\__ the head ___/
+type Bulk struct {
+	Stream string `json:"stream"`           // StreamOutput or StreamStderr
+	Head   int64  `json:"head"`             // bytes of the stream that are in the recording before
+	Bytes  int64  `json:"bytes"`            // left out after these, so far
+	SHA256 string `json:"sha256,omitempty"` // of the Bytes left out
+	Ends   bool   `json:"ends,omitempty"`   // the stream is over
+	Tail   int64  `json:"tail,omitempty"`   // of Bytes, so many at the end follow
+}
+
+// Hidden counts keys that are not kept because the terminal did not show them, as at a
+// question for a password.
+type Hidden struct {
+	Keys int64 `json:"keys"`
 }
 
 // End closes a recording. Cause is "closed" for an ordinary end.

@@ -186,7 +186,7 @@ func readJournalRecord(b []byte) (ev Event, n int, err error) {
 }
 
 const (
-	lastKind = KindForward
+	lastKind = KindHidden
 	// maxAt bounds times read from files: ten years.
 	maxAt = 10 * 366 * 24 * time.Hour
 )

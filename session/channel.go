@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -43,8 +42,8 @@ type channel struct {
 	pty      *terminal // nil without one; other goroutines read it under mu
 	started  bool
 
-	input atomic.Int64  // bytes received from the client
-	files chan struct{} // closed when the sftp server is over; nil without one
+	typing typing        // what the client sent
+	files  chan struct{} // closed when the sftp server is over; nil without one
 
 	mu      sync.Mutex
 	prog    *program // nil until one runs
@@ -106,9 +105,7 @@ func (c *conn) newChannel() (*channel, string) {
 }
 
 func (c *conn) forget(s *channel) {
-	if n := s.input.Load(); n > 0 {
-		_ = c.recordJSON(s.id, recording.KindInputSummary, recording.InputSummary{Bytes: n})
-	}
+	s.typedAll()
 	_ = c.record(s.id, recording.KindClose, nil)
 	c.mu.Lock()
 	delete(c.channels, s.id)

@@ -23,8 +23,14 @@
 // # Recording
 //
 // Every byte of output is appended to the journal before it is written to the channel.
-// A journal that does not take an event ends the connection (RecorderFailed). Input is
-// counted, not kept. sftp transfers are File events; their bytes are not in the journal.
+// A journal that does not take an event ends the connection (RecorderFailed). Of a channel
+// without a terminal the first MiB of each stream is kept and its end; what is between is
+// counted and hashed (recording.Stream). Input is counted, and hashed where there is no
+// terminal. Where the rule asks for it, keys are kept while the terminal echoes them, read
+// from its termios for each piece that arrives; other keys are counted as hidden. A program
+// that draws its own line (a shell with line editing, an editor) turns the echo off, so its
+// keys are hidden too: what it showed of them is in the output. sftp transfers are File
+// events; their bytes are not in the journal.
 //
 // # Life without a monitor
 //

@@ -215,6 +215,12 @@ func (p *program) output(s *channel, kind recording.Kind, from *os.File, to io.W
 	o := &pump{done: make(chan struct{})}
 	go func() { // ends when the program's end closes, or the journal or the client fails
 		defer close(o.done)
+		keep := func(b []byte) error { return s.c.record(s.id, kind, b) }
+		if p.stderr != nil {
+			st := recording.NewStream(s.c.journal, s.id, kind)
+			keep = func(b []byte) error { return s.c.recorded(st.Append(b)) }
+			defer func() { _ = s.c.recorded(st.Close()) }()
+		}
 		buf := make([]byte, pieceSize)
 		left := maxDrain
 		for {
@@ -222,7 +228,7 @@ func (p *program) output(s *channel, kind recording.Kind, from *os.File, to io.W
 			n, err := from.Read(buf)
 			o.reading.Store(0)
 			if n > 0 {
-				if s.c.record(s.id, kind, buf[:n]) != nil {
+				if keep(buf[:n]) != nil {
 					return
 				}
 				if _, werr := to.Write(buf[:n]); werr != nil {
@@ -268,7 +274,9 @@ func (p *program) input(s *channel) {
 	for {
 		n, err := s.ch.Read(buf)
 		if n > 0 {
-			s.input.Add(int64(n))
+			if s.typed(buf[:n]) != nil {
+				break
+			}
 			if _, werr := p.stdin.Write(buf[:n]); werr != nil {
 				break
 			}

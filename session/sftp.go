@@ -98,7 +98,7 @@ type countReader struct{ s *channel }
 
 func (c countReader) Read(p []byte) (int, error) {
 	n, err := c.s.ch.Read(p)
-	c.s.input.Add(int64(n))
+	c.s.typing.count(n)
 	return n, err
 }
 

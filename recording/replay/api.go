@@ -121,6 +121,8 @@ var kinds = map[recording.Kind]struct {
 	recording.KindEnd:          {"end", false},
 	recording.KindInputSummary: {"input-summary", false},
 	recording.KindForward:      {"forward", false},
+	recording.KindBulk:         {"bulk", false},
+	recording.KindHidden:       {"hidden", false},
 }
 
 func (v *Viewer) list(w http.ResponseWriter, r *http.Request, id policy.Identity) error {

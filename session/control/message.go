@@ -158,6 +158,7 @@ type GoMsg struct {
 	Person    string    `json:"person"`
 	Node      string    `json:"node"`
 	AcceptEnv []string  `json:"accept_env,omitempty"`
+	Input     bool      `json:"input,omitempty"`  // keep keys that the terminal echoes
 	Socket    string    `json:"socket,omitempty"` // where to resume; "" when this connection cannot
 	Token     []byte    `json:"token,omitempty"`
 }
