@@ -1,6 +1,7 @@
 package sshd
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -15,6 +16,7 @@ import (
 
 	"tssh/policy"
 	"tssh/recording/audit"
+	"tssh/session/control"
 )
 
 type from struct {
@@ -106,4 +108,24 @@ func TestLimitsArePersons(t *testing.T) {
 	if !s.hush.allow(who["100.64.0.2"], &e) || e.Extra["unaudited_before"] != strconv.Itoa(3*(limitsBurst+20)-n) {
 		t.Errorf("the entry after %d of %d: %v", n, 3*(limitsBurst+20), e.Extra)
 	}
+}
+
+// TestLateDialogue: a process that dies while it comes back, again and again, must not meet
+// the monitor between its last word and the end.
+func TestLateDialogue(t *testing.T) {
+	ours, file, err := control.Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := control.FromFile(file, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer theirs.Close()
+	l := &link{s: &Server{}, ended: true, state: control.Running}
+	l.startListening(ours)
+	if _, _, err := theirs.Receive(); !errors.Is(err, io.EOF) {
+		t.Errorf("the socket of a link that ended: %v", err)
+	}
+	l.s.wg.Wait()
 }

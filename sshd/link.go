@@ -56,6 +56,7 @@ type link struct {
 	ttys     map[uint32]string
 	revoked  *control.RevokeMsg // what it was told, or is to be told when it comes back
 	detached bool
+	ended    bool // the process; no further dialogue begins
 	cause    string
 	text     string
 }
@@ -94,7 +95,10 @@ func (l *link) serve() {
 		l.s.leave(l)
 		return // let go: it lives on
 	}
-	l.proc.letGo()     // from here on its number may be another's
+	l.proc.letGo() // from here on its number may be another's
+	l.mu.Lock()
+	l.ended = true
+	l.mu.Unlock()
 	l.dialogues.Wait() // its last words; the sockets ended with it
 	if l.pumped != nil {
 		// The process closed its end; what it wrote last is still to be carried.
@@ -113,8 +117,15 @@ func (l *link) serve() {
 const orphanTime = 2 * time.Second
 
 func (l *link) startListening(ctl *control.Conn) {
+	l.mu.Lock()
+	if l.ended { // a socket made in its last moment: nobody speaks on it
+		l.mu.Unlock()
+		ctl.Close()
+		return
+	}
 	l.s.wg.Add(1)
 	l.dialogues.Add(1)
+	l.mu.Unlock()
 	go func() { // ends with the socket
 		defer l.s.wg.Done()
 		l.listen(ctl)

@@ -178,7 +178,7 @@ func (r *rooms) serveMesh(ctx context.Context, n *netnode.Node, c *netmap.Client
 	var wg sync.WaitGroup
 	errs := make([]error, len(listeners))
 	for i, l := range listeners {
-		wg.Go(func() { errs[i] = serveUntil(ctx, l, v) }) // ends with ctx
+		wg.Go(func() { errs[i] = serveUntil(ctx, newGuard(l), v) }) // ends with ctx
 	}
 	wg.Wait()
 	return errors.Join(errs...)
