@@ -256,7 +256,7 @@ func (c *cli) audit(since, host string) error {
 		return decode(resp, nil)
 	}
 	lines := bufio.NewScanner(resp.Body)
-	lines.Buffer(make([]byte, 64<<10), 2<<20)
+	lines.Buffer(make([]byte, 64<<10), 8<<20) // a host's longest line, with every byte of it escaped
 	for lines.Scan() {
 		if c.json {
 			fmt.Fprintf(c.out, "%s\n", lines.Bytes())

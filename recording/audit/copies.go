@@ -31,6 +31,9 @@ const gapEvery = time.Minute
 // gapLine stands, after its time, where lines are missing.
 const gapLine = "gap\n"
 
+// maxCopied bounds a line of another's log, which stands in the copy behind its time.
+const maxCopied = maxLine - 64
+
 var hostID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
 
 // CopiesConfig is where copies of other logs live.
@@ -242,7 +245,8 @@ func (c *Copies) check(h *hostCopy, gap bool, lines []byte) (text []byte, last l
 	seq, hash := h.seq, h.hash
 	for first := true; len(lines) > 0; first = false {
 		i := bytes.IndexByte(lines, '\n') + 1
-		if i == 0 {
+		// One that is longer than what is read again would end the reading of all logs.
+		if i == 0 || i > maxCopied {
 			return nil, last, "", ErrNotALine
 		}
 		ln, perr := parseLine(lines[:i])

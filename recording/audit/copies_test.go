@@ -200,6 +200,32 @@ func TestACopyTakesNothingThatDoesNotFollow(t *testing.T) {
 	}
 }
 
+// TestALongLineEndsNoReading: a host that is taken over sends the longest line that is taken
+// and one that is longer; what all others did is read all the same.
+func TestALongLineEndsNoReading(t *testing.T) {
+	o := newOwner(t)
+	web := mustOpen(t, t.TempDir())
+	fill(t, web, 3)
+	o.bring("n-web", web)
+	long := func(size int) []byte {
+		raw := []byte(`{"kind":"x","text":""}`)
+		pad := size - len(line{seq: 1, raw: raw}.text())
+		raw = []byte(`{"kind":"x","text":"` + strings.Repeat("<", pad) + `"}`)
+		return line{seq: 1, hash: sum(Hash{}, 1, raw), raw: raw}.text()
+	}
+	for _, size := range []int{maxCopied + 1, maxLine, maxLine + maxLine/2} {
+		if _, _, err := o.Append("n-evil", "evil", 0, false, long(size)); !errors.Is(err, ErrNotALine) {
+			t.Errorf("a line of %d bytes: %v", size, err)
+		}
+	}
+	if _, _, err := o.Append("n-evil", "evil", 0, false, long(maxCopied)); err != nil {
+		t.Error(err)
+	}
+	if n := len(o.all(Filter{})); n != 4 {
+		t.Errorf("%d entries, not 4", n)
+	}
+}
+
 // A host that threw its log away begins another one. Nobody can take that for the first.
 func TestALogThatWasReplacedShows(t *testing.T) {
 	o := newOwner(t)
