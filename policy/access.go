@@ -96,10 +96,11 @@ type Access struct {
 	From    []string `json:"from"` // machines; none when the person has not joined any
 	Account string   `json:"account"`
 	Hosts   []string `json:"hosts"`
-	Verdict string   `json:"verdict"` // accept or check
+	Verdict string   `json:"verdict"` // accept, check or request
 	Period  string   `json:"checkPeriod,omitempty"`
 	Rule    int      `json:"rule"`
 	Line    int      `json:"line"`
+	Terms   string   `json:"terms,omitempty"` // what the rule limits, in words
 }
 
 // AnyOther is the account of an Access that means every account that no rule names, root
@@ -126,6 +127,9 @@ func Who(p *Policy, d *Directory, q WhoQuery) []Access {
 			}
 			for _, r := range logins(p, src, dst, accounts(src, dst, q.Account, p)) {
 				a := Access{Who: src.who(), From: src.names, Account: string(r.account), Hosts: hosts, Verdict: r.d.Verdict.String(), Rule: r.d.Rule}
+				if r.d.terms != nil {
+					a.Terms = r.d.terms.words
+				}
 				if r.d.Verdict == Check {
 					a.Period = r.d.CheckPeriod.String()
 				}
@@ -179,7 +183,7 @@ func logins(p *Policy, src, dst *class, accounts []LocalUser) []login {
 	var out []login
 	var other Decision
 	for _, u := range accounts {
-		r := Request{Ask: AskLogin, Src: src.id, Dst: dst.id, User: u, UIDUnknown: true}
+		r := Request{Ask: AskLogin, Src: src.id, Dst: dst.id, User: u, UIDUnknown: true, AnyTime: true}
 		if uid, known := dst.local[string(u)]; known {
 			r.UID, r.UIDUnknown = uid, false
 		}
@@ -421,6 +425,9 @@ func (d Decision) words() string {
 		if d.EnforceRecorder {
 			w += " enforced"
 		}
+	}
+	if d.terms != nil && d.terms.words != "" {
+		w += "; " + d.terms.words
 	}
 	return w
 }

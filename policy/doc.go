@@ -26,7 +26,8 @@ FILE:LINE:COL. Keys that start with # inside rules are notes.
 	postures          {"posture:NAME": [assertion]}, and defaultSrcPosture [posture]
 	acls              [{action: "accept", src, proto?, dst: ["HOST:PORTS"], srcPosture?}]; users and ports are old names of src and dst
 	grants            [{src, dst, ip?, app?, via?, srcPosture?}]
-	ssh               [{action: "accept"|"check", src, dst, users, checkPeriod?, acceptEnv?, recorder?, enforceRecorder?, srcPosture?}]
+	ssh               [{action: "accept"|"check"|"request", src, dst, users, checkPeriod?, acceptEnv?, recorder?, enforceRecorder?, srcPosture?,
+	                    and what its sessions may do, below}]
 	autoApprovers     {routes: {PREFIX: [who]}, exitNode: [who], services: ...}
 	tests, sshTests   assertions that every change must keep
 	nodeAttrs, derpMap, disableIPv4, OneCGNATRoute, randomizeClientPort, attrConfig   load, with a warning: no effect here
@@ -50,16 +51,54 @@ nodes that carry one of its tags, never a node's own addresses.
 # SSH
 
 A login needs an ssh rule and network permission for TCP port 22. All check rules are
-asked in file order, then all accept rules; the first whose src, dst, posture and users
-match decides, and its acceptEnv, checkPeriod and recorder alone count. A rule without
-the account is passed over. Nothing matches: denied.
+asked in file order, then all accept rules, all request rules, all rules with breakGlass;
+the first whose src, dst, posture, users and hours match decides, and its other fields
+alone count. A rule without the account, or whose hours are closed, is passed over.
+Nothing matches: denied.
 
 People reach their own devices and tagged machines, tagged machines reach tagged
 machines, nobody reaches another person's device. autogroup:member as a dst is read as
 autogroup:self. Root is uid 0 under any name: it needs both "root" and the account's own
 name among users, and neither autogroup:nonroot nor localpart: ever means it.
 
-What an open login may do is decided by permit, in evaluate.go.
+# What sessions may do
+
+These fields of ssh rules are not of the original language; a file that has one does not
+load elsewhere. They only take away from what the rule allows without them.
+
+	permit           {pty, shell, exec, agent, x11: true or false; sftp: "none"|"read"|"write";
+	                  forwardLocal, forwardRemote: ["HOST:PORTS" or "*"]; forwardUnix: [absolute path, * within a part, or "*"]}
+	command          runs whatever is asked for, which it finds in SSH_ORIGINAL_COMMAND
+	commands         [command], the only ones that may be run
+	sessionLimit     from login to the end, as "8h"
+	idleLimit        without a byte either way, as "15m"
+	sessionsAtOnce   logins of one person, or one machine, under the rule on one host
+	hours            ["Mon-Fri 07:00-19:00 Europe/Oslo"]; until: a time with its zone
+	record           "required"|"required-remote"|"best-effort"|"off"; onRecordFailure: "end"|"continue";
+	                 recordInput, selfAttested: true or false
+	watch, join, end [who may, beside the person whose session it is]
+	loginMessage     one line, shown when a terminal opens
+	breakGlass       true: the rule works when recorder or hub are away; audited, and announced at login
+	approvers, approvals, approvedFor   of action "request": who says yes, how many of them, for how long
+
+Without permit a session has what sshd gives by default: terminal, shell, commands, sftp,
+forwards to anywhere and of sockets, listening on loopback, the agent, and not X11. With
+permit it has what is written there and nothing else. With command and without permit it
+has terminal, shell and commands, each of which runs the command; with commands a
+terminal and those commands: neither has forwards, sftp or the agent unless permit says so.
+
+Destinations are matched as they are asked for. A name is not resolved here: it matches
+a rule's names and *, an address matches addresses, prefixes, names of the hosts section
+and *; localhost matches the loopback addresses too. No host, "*" and the unspecified
+addresses of a listener are every address of the host, which only * matches.
+
+In commands a * is one word that is not an option, or a part of a word without slashes,
+and ... at the end is any number of words; what they stand for has only signs that shells
+give no meaning to, or stands in single quotes where * is the whole word.
+
+Hours may pass midnight and belong to the day on which they begin. A session ends when they
+close. Without record sessions are recorded as by "required", and on a host whose
+recordings are self-attested as well; with it such hosts need selfAttested.
 
 # Postures
 

@@ -41,16 +41,19 @@ func Evaluate(p *Policy, r Request) Decision {
 		return no("no-identity: the source is not a node of this mesh", "this mesh does not know who you are")
 	case !r.Dst.Valid():
 		return no("no-identity: the destination is not a node of this mesh", "this host is not a node of a mesh")
-	case r.Ask == AskWatch:
-		return watch(&r)
-	case r.Ask == AskNothing || r.Ask > AskWatch:
+	case r.Ask == AskWatch || r.Ask == AskJoin || r.Ask == AskEnd:
+		return p.over(&r)
+	case r.Ask == AskNothing || r.Ask > AskEnd:
 		return no("no-ask: the request asks for nothing that is known", "this is not offered")
 	}
 	d := p.login(&r)
 	if d.Verdict == Deny || r.Ask == AskLogin {
 		return d
 	}
-	return permit(&r, d)
+	if ok, say := d.Allows(r.Ask, r.Target); !ok {
+		return Decision{Rule: d.Rule, Section: d.Section, Reason: "not-permitted: " + d.Reason + " has the login, and does not permit what is asked", Say: say}
+	}
+	return d
 }
 
 // login decides whether Src may be in on Dst as User.
@@ -72,11 +75,15 @@ func (p *Policy) login(r *Request) Decision {
 	if r.UIDUnknown {
 		uid0 = r.User == "root"
 	}
-	i, missing := p.ssh.find(&r.Src, &r.Dst, r.User, uid0)
+	i, missing := p.ssh.find(&r.Src, &r.Dst, &asked{account: r.User, uid0: uid0, now: r.Now, anyTime: r.AnyTime, glass: r.BreakGlass})
 	if i < 0 {
 		switch missing {
 		case missUser:
 			return denied("no-login: ssh rules reach this host from this source, but none for this account")
+		case missHours:
+			d := denied("no-hours: ssh rules would allow this, but not at this time")
+			d.Say += " at this time"
+			return d
 		case missPosture:
 			return denied("no-posture: ssh rules would allow this, but the source does not show the posture they ask for")
 		}
@@ -96,51 +103,69 @@ func (p *Policy) login(r *Request) Decision {
 		Verdict: Accept, Rule: rule.index, Section: "ssh", Reason: rule.reason,
 		AcceptEnv: rule.acceptEnv, Recorder: rule.recorder, EnforceRecorder: rule.enforceRecorder,
 	}
-	if rule.check {
+	d.terms = rule.terms
+	d.Ends, _ = rule.terms.holds(r.Now)
+	switch {
+	case rule.request:
+		d.Verdict = Approval
+		d.Say = "this login needs somebody to approve it, which this host cannot ask for yet"
+	case rule.check:
 		d.Verdict, d.CheckPeriod = Check, rule.period
 		d.Say = "this login needs a check, which this host cannot do yet"
 	}
 	return d
 }
 
-// permit decides what an open login may do. Until ssh rules can say it themselves, a
-// login gives what tsshd does: a terminal, a shell, commands and sftp.
-func permit(r *Request, login Decision) Decision {
-	var what string
-	switch r.Ask {
-	case AskPTY, AskShell, AskExec, AskSFTP:
-		return login
-	case AskSubsystem:
-		what = "this subsystem is"
-	case AskForwardLocal, AskForwardRemote, AskForwardUnix:
-		what = "forwarding is"
-	case AskAgent:
-		what = "agent forwarding is"
-	case AskX11:
-		what = "X11 forwarding is"
-	default:
-		what = "this is"
-	}
-	return Decision{
-		Rule: login.Rule, Section: login.Section, Reason: "not-offered: " + login.Reason + " has the login, this host does not do what is asked",
-		Say: what + " not offered on this host yet",
-	}
-}
-
-// watch decides who may see a recording: the person recorded, and the roles whose duty it is.
-func watch(r *Request) Decision {
+// over decides who may watch, join or end a session: the person whose it is, and those
+// whom the rule of the session names. Where it names nobody, that is the roles whose duty
+// it is. The rule is the one that has the login now, at whatever time of the day.
+func (p *Policy) over(r *Request) Decision {
 	v := &r.Viewer
+	no := func(reason string) Decision {
+		say := "policy does not let you see this recording"
+		switch r.Ask {
+		case AskJoin:
+			say = "policy does not let you join this session"
+		case AskEnd:
+			say = "policy does not let you end this session"
+		}
+		return Decision{Rule: -1, Reason: reason, Say: say}
+	}
 	switch {
 	case !v.Valid() || v.External:
 		return Decision{Rule: -1, Reason: "no-identity: the viewer is not a node of this mesh", Say: "this mesh does not know who you are"}
 	case v.User == "":
-		return Decision{Rule: -1, Reason: "not-yours: tagged machines may not watch", Say: "policy does not let you see this recording"}
+		return no("not-yours: tagged machines may not do this")
 	case v.User == r.Src.User && !r.Src.External:
 		return Decision{Verdict: Accept, Rule: -1, Reason: "own: the viewer's own session"}
-	case v.Role == RoleAdmin || v.Role == RoleOwner || v.Role == RoleAuditor:
+	}
+	if list, rule := p.overseers(r); list != nil {
+		if _, ok := namedBy(list, &party{id: v, own: true, mesh: true}); ok {
+			return Decision{Verdict: Accept, Rule: rule.index, Section: "ssh", Reason: rule.reason + " names the viewer"}
+		}
+		return no("not-named: " + rule.reason + " names others")
+	}
+	duty := v.Role == RoleAdmin || v.Role == RoleOwner || v.Role == RoleAuditor && r.Ask == AskWatch
+	if duty && r.Ask != AskJoin {
 		return Decision{Verdict: Accept, Rule: -1, Reason: "role: the viewer is " + string(v.Role)}
 	}
-	return Decision{Rule: -1, Reason: "not-yours: another person's session", Say: "policy does not let you see this recording"}
+	return no("not-yours: another person's session")
+}
+
+// overseers is the list that the rule of the session has; nil when it has none.
+func (p *Policy) overseers(r *Request) ([]selector, *sshRule) {
+	i, _ := p.ssh.find(&r.Src, &r.Dst, &asked{account: r.User, uid0: r.UID == 0 && !r.UIDUnknown || r.UIDUnknown && r.User == "root", always: true})
+	if i < 0 {
+		return nil, nil
+	}
+	rule := &p.ssh.rules[i]
+	switch r.Ask {
+	case AskWatch:
+		return rule.terms.watch, rule
+	case AskJoin:
+		return rule.terms.join, rule
+	}
+	return rule.terms.end, rule
 }
 
 // dialled is the address of Dst that counts: the one given, or the first of the family

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -105,7 +104,7 @@ func TestSay(t *testing.T) {
 		{p, Request{Ask: AskLogin, Src: web, Dst: web, User: "root"}, "policy does not let tag:web log in as root on web"},
 		{closed, Request{Ask: AskLogin, Src: alice, Dst: web, User: "deploy", UID: 1}, "no network rule lets you reach port 22 of web"},
 		{p, Request{Ask: AskLogin, Src: bob, Dst: web, User: "deploy", UID: 1}, "this login needs a check, which this host cannot do yet"},
-		{p, Request{Ask: AskAgent, Src: alice, Dst: web, User: "deploy", UID: 1}, "agent forwarding is not offered on this host yet"},
+		{p, Request{Ask: AskX11, Src: alice, Dst: web, User: "deploy", UID: 1}, "X11 forwarding is not allowed in this login"},
 		{nil, Request{Ask: AskLogin, Src: alice, Dst: web, User: "deploy", UID: 1}, "this host has no policy yet, so nobody may log in"},
 		{p, Request{Ask: AskLogin, Src: alice, Dst: web, User: "a\x1b[31m\xff\u202e"}, "policy does not let alice@example.com log in as a?[31m?? on web"},
 	} {
@@ -120,10 +119,11 @@ func TestSay(t *testing.T) {
 func TestAsks(t *testing.T) {
 	p := mustParse(t, []byte(smallPolicy))
 	for ask := AskLogin; ask < AskWatch; ask++ {
-		want := slices.Contains([]Ask{AskLogin, AskPTY, AskShell, AskExec, AskSFTP}, ask)
-		r := Request{Ask: ask, Src: alice, Dst: web, User: "deploy", UID: 1000, Target: "x"}
+		want := ask != AskSubsystem && ask != AskX11
+		target := map[Ask]string{AskExec: "x", AskSFTP: "write", AskForwardLocal: "db:5432", AskForwardRemote: "localhost:0", AskForwardUnix: "/run/x"}[ask]
+		r := Request{Ask: ask, Src: alice, Dst: web, User: "deploy", UID: 1000, Target: target}
 		d := Evaluate(p, r)
-		if (d.Verdict == Accept) != want || d.Rule != 0 || !want && !strings.Contains(d.Say, "not offered") {
+		if (d.Verdict == Accept) != want || d.Rule != 0 || !want && !strings.Contains(d.Say, "is not") {
 			t.Errorf("ask %d: %+v", ask, d)
 		}
 		r.User = "root"
@@ -288,25 +288,37 @@ func TestQueryForm(t *testing.T) {
 	}
 }
 
-// TestSame: a session goes on under a new policy only with the very same rights.
+// TestSame: a session goes on under a new policy only when what it was given at its
+// beginning is still so.
 func TestSame(t *testing.T) {
-	d := Decision{Verdict: Accept, Rule: 1, AcceptEnv: []string{"A"}, Recorder: []Tag{"tag:rec"}}
-	same := d
-	same.Rule, same.Reason = 7, "moved"
-	if !d.Same(same) {
-		t.Error("a rule that only moved is not the same")
+	decide := func(rule string) Decision {
+		t.Helper()
+		p := mustParse(t, []byte(`{"tagOwners": {"tag:web": [], "tag:rec": [], "tag:rec2": []}, "grants": [{"src": ["*"], "dst": ["*"], "ip": ["*"]}],
+			"ssh": [{"action": "accept", "src": ["bob@example.com"], "dst": ["tag:web"], "users": ["x"]}, `+rule+`]}`))
+		return Evaluate(p, Request{Ask: AskLogin, Src: alice, SrcAddr: alice.Addrs[0], Dst: web, User: "deploy", UID: 1000})
 	}
-	for name, change := range map[string]func(*Decision){
-		"verdict":     func(d *Decision) { d.Verdict = Check },
-		"env":         func(d *Decision) { d.AcceptEnv = []string{"B"} },
-		"more env":    func(d *Decision) { d.AcceptEnv = []string{"A", "B"} },
-		"recorder":    func(d *Decision) { d.Recorder = []Tag{"tag:other"} },
-		"no recorder": func(d *Decision) { d.Recorder = nil },
-		"enforced":    func(d *Decision) { d.EnforceRecorder = true },
+	const rule = `"src": ["alice@example.com"], "dst": ["tag:web"], "users": ["deploy"], "acceptEnv": ["A"]`
+	d := decide(`{"action": "accept", ` + rule + `, "recorder": ["tag:rec"]}`)
+	if d.Verdict != Accept || !d.Same(Recalled("ssh", 7, d.Key())) || !Recalled("ssh", 7, d.Key()).Same(d) {
+		t.Errorf("a rule that only moved is not the same: %+v", d)
+	}
+	for _, same := range []string{`"permit": {"shell": true}`, `"sessionLimit": "1h"`, `"hours": ["Mon-Sun 00:00-24:00 UTC"]`, `"loginMessage": "hi"`, `"watch": []`, `"sessionsAtOnce": 1`} {
+		r := `{"action": "accept", ` + rule + `, "recorder": ["tag:rec"], ` + same + `}`
+		if e := Evaluate(mustParse(t, []byte(`{"tagOwners": {"tag:web": [], "tag:rec": []}, "acls": [{"action": "accept", "src": ["*"], "dst": ["*:*"]}], "ssh": [`+r+`]}`)),
+			Request{Ask: AskLogin, Src: alice, SrcAddr: alice.Addrs[0], Dst: web, User: "deploy", UID: 1000, AnyTime: true}); !d.Same(e) {
+			t.Errorf("%s: another decision, %+v", same, e)
+		}
+	}
+	for name, other := range map[string]string{
+		"verdict":     `{"action": "check", ` + rule + `, "recorder": ["tag:rec"]}`,
+		"env":         `{"action": "accept", "src": ["alice@example.com"], "dst": ["tag:web"], "users": ["deploy"], "acceptEnv": ["A", "B"], "recorder": ["tag:rec"]}`,
+		"recorder":    `{"action": "accept", ` + rule + `, "recorder": ["tag:rec2"]}`,
+		"no recorder": `{"action": "accept", ` + rule + `}`,
+		"enforced":    `{"action": "accept", ` + rule + `, "recorder": ["tag:rec"], "enforceRecorder": true}`,
+		"command":     `{"action": "accept", ` + rule + `, "recorder": ["tag:rec"], "command": "date"}`,
+		"input":       `{"action": "accept", ` + rule + `, "recorder": ["tag:rec"], "recordInput": true}`,
 	} {
-		e := d
-		change(&e)
-		if d.Same(e) || e.Same(d) {
+		if e := decide(other); d.Same(e) || e.Same(d) {
 			t.Errorf("%s: still the same", name)
 		}
 	}

@@ -8,7 +8,7 @@ import (
 
 // Trace is a decision and every rule that was looked at for it, in the order of asking.
 type Trace struct {
-	Verdict string `json:"verdict"` // accept, check, deny; of flows: allow, deny
+	Verdict string `json:"verdict"` // accept, check, request, deny; of flows: allow, deny
 	Reason  string `json:"reason"`
 	Say     string `json:"say,omitempty"` // what the person is told
 	Logins  []Step `json:"logins,omitempty"`
@@ -21,8 +21,8 @@ type Step struct {
 	Section string `json:"section"`
 	Rule    int    `json:"rule"`
 	Line    int    `json:"line"` // of the file
-	// Failed is the first condition that did not hold: src, dst, posture, users, ports or
-	// via. It is empty when the rule matched.
+	// Failed is the first condition that did not hold: src, dst, posture, users, hours, ports
+	// or via. It is empty when the rule matched.
 	Failed  string `json:"failed,omitempty"`
 	Why     string `json:"why"`
 	Decides bool   `json:"decides,omitempty"`
@@ -51,7 +51,7 @@ func Explain(p *Policy, r Request) Trace {
 	}
 	for i := range p.ssh.rules {
 		rule := &p.ssh.rules[i]
-		s := rule.explain(&r.Src, &r.Dst, r.User, uid0)
+		s := rule.explain(&r.Src, &r.Dst, &asked{account: r.User, uid0: uid0, now: r.Now, anyTime: r.AnyTime, glass: r.BreakGlass})
 		s.Line = p.line(rule.off)
 		s.Decides = s.Failed == "" && d.Section == "ssh" && d.Rule == rule.index
 		t.Logins = append(t.Logins, s)
@@ -87,7 +87,7 @@ func (p *Policy) line(off int) int {
 }
 
 // explain goes through the conditions in the order of find.
-func (r *sshRule) explain(src, dst *Identity, account LocalUser, uid0 bool) Step {
+func (r *sshRule) explain(src, dst *Identity, q *asked) Step {
 	s := Step{Section: "ssh", Rule: r.index}
 	from := party{id: src, own: true, mesh: true}
 	to := party{id: dst, own: true, mesh: true}
@@ -112,11 +112,22 @@ func (r *sshRule) explain(src, dst *Identity, account LocalUser, uid0 bool) Step
 		s.Failed, s.Why = "posture", why
 		return s
 	}
-	if !r.users.match(account, uid0, src) {
-		s.Failed, s.Why = "users", r.users.explain(account, uid0, src)
+	if !r.users.match(q.account, q.uid0, src) {
+		s.Failed, s.Why = "users", r.users.explain(q.account, q.uid0, src)
+		return s
+	}
+	if _, ok := r.terms.holds(q.now); !ok && !q.anyTime {
+		s.Failed, s.Why = "hours", "the rule does not count at this time: "+r.terms.times()
+		return s
+	}
+	if q.glass && !r.terms.BreakGlass {
+		s.Failed, s.Why = "breakGlass", "the rule is not one for when recorder or hub are away"
 		return s
 	}
 	s.Why = fmt.Sprintf("%s is %s, %s is %s, and users has the account", plain(src.Who()), hit, plain(dst.Name), toHit)
+	if r.terms.words != "" {
+		s.Why += "; " + r.terms.words
+	}
 	return s
 }
 

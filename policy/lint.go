@@ -126,12 +126,13 @@ func (l *linter) logins() {
 					if uid, known := dst.local[string(u)]; known {
 						uid0 = uid == 0
 					}
-					s := r.explain(&src.id, &dst.id, u, uid0)
+					q := asked{account: u, uid0: uid0, anyTime: true}
+					s := r.explain(&src.id, &dst.id, &q)
 					ends[i] = ends[i] || s.Near()
 					if s.Failed != "" {
 						continue
 					}
-					j, _ := l.p.ssh.find(&src.id, &dst.id, u, uid0)
+					j, _ := l.p.ssh.find(&src.id, &dst.id, &q)
 					if j != i {
 						hidden[i] = j
 						continue

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -30,7 +31,8 @@ func (f *file) readSSHRule(e *hujson.Value, i int) {
 	var src, dst, names, env, recorder []word
 	var dstMember word
 	before := f.errors
-	f.fields(e, rule, true, map[string]func(*hujson.Value){
+	more := f.newTerms(rule)
+	known := map[string]func(*hujson.Value){
 		"action":          func(v *hujson.Value) { action, _ = f.str(v, rule+".action") },
 		"src":             func(v *hujson.Value) { src = f.list(v, rule+".src") },
 		"dst":             func(v *hujson.Value) { dst = f.list(v, rule+".dst") },
@@ -40,12 +42,15 @@ func (f *file) readSSHRule(e *hujson.Value, i int) {
 		"recorder":        func(v *hujson.Value) { recorder = f.list(v, rule+".recorder") },
 		"enforceRecorder": func(v *hujson.Value) { r.enforceRecorder = f.boolean(v, rule+".enforceRecorder") },
 		"srcPosture":      func(v *hujson.Value) { r.posture = f.postureList(v, rule+".srcPosture") },
-	})
+	}
+	maps.Copy(known, more.fields())
+	f.fields(e, rule, true, known)
 	if f.errors > before && e.Value.Kind() != '{' {
 		return
 	}
 	switch action.text {
-	case "accept":
+	case "accept", "request":
+		r.request = action.text == "request"
 		if period.text != "" {
 			f.errorf(period.off, "%s: checkPeriod can only stand beside action \"check\"", rule)
 		}
@@ -54,7 +59,7 @@ func (f *file) readSSHRule(e *hujson.Value, i int) {
 	case "":
 		f.errorf(e.StartOffset, "%s: action must be specified", rule)
 	default:
-		f.errorf(action.off, "%s: %q is not a valid action%s", rule, action.text, f.hint(action.text, []string{"accept", "check"}))
+		f.errorf(action.off, "%s: %q is not a valid action%s", rule, action.text, f.hint(action.text, []string{"accept", "check", "request"}))
 	}
 	if f.errors == before {
 		f.needSides(e, rule, src, dst)
@@ -82,10 +87,10 @@ func (f *file) readSSHRule(e *hujson.Value, i int) {
 	if dstMember.text != "" {
 		f.warnf(dstMember.off, "%s: dst %q means each person's own devices here, never another person's; write \"autogroup:self\"", rule, dstMember.text)
 	}
-	if r.check {
+	if r.check || r.request {
 		for _, s := range r.src {
 			if s.tagged() {
-				f.errorf(s.word.off, "%s: action \"check\" needs a person, and %q has none", rule, s.word.text)
+				f.errorf(s.word.off, "%s: action %q needs a person, and %q has none", rule, action.text, s.word.text)
 			}
 		}
 	}
@@ -116,6 +121,7 @@ func (f *file) readSSHRule(e *hujson.Value, i int) {
 	case !r.enforceRecorder && len(r.recorder) > 0:
 		f.warnf(recorder[0].off, "%s: recorder without enforceRecorder lets sessions go on when the recorder is away", rule)
 	}
+	more.finish(&r)
 	f.ssh = append(f.ssh, r)
 }
 

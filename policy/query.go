@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // query is one line for EvalQuery. The names are those of the JSON form.
@@ -22,6 +23,7 @@ type query struct {
 	Tag       string `json:"tag"`
 	Node      string `json:"node"`
 	Prefix    string `json:"prefix"`
+	Time      string `json:"time"` // of a login; without it hours count as open
 }
 
 // EvalQuery answers one JSON line with one JSON line, without the newline.
@@ -150,7 +152,12 @@ func (q *query) ssh(out []byte, p *Policy, d *Directory) ([]byte, error) {
 	case err != nil:
 		dec.Reason = "no-login: this cannot be the name of an account"
 	default:
-		r := Request{Ask: AskLogin, Src: d.nodes[src.node], Dst: d.nodes[dst.node], User: user, UIDUnknown: true, SSHOnly: !q.Effective}
+		r := Request{Ask: AskLogin, Src: d.nodes[src.node], Dst: d.nodes[dst.node], User: user, UIDUnknown: true, SSHOnly: !q.Effective, AnyTime: q.Time == ""}
+		if q.Time != "" {
+			if r.Now, err = time.Parse(time.RFC3339, q.Time); err != nil {
+				return out, fmt.Errorf("time %q is not a time with its zone, as 2027-01-31T17:00:00Z", q.Time)
+			}
+		}
 		if uid, known := d.Nodes[dst.node].LocalUsers[q.User]; known {
 			r.UID, r.UIDUnknown = uid, false
 		}
@@ -175,7 +182,12 @@ func (q *query) ssh(out []byte, p *Policy, d *Directory) ([]byte, error) {
 	out = strconv.AppendBool(out, dec.EnforceRecorder)
 	out = append(out, `,"checkPeriod":"`...)
 	out = append(out, dec.CheckPeriod.String()...)
-	return append(out, `"}`...), nil
+	out = append(out, '"')
+	if dec.terms != nil && dec.terms.words != "" {
+		out = append(out, `,"terms":`...)
+		out = appendJSON(out, dec.terms.words)
+	}
+	return append(out, '}'), nil
 }
 
 // login asks once for each family that both ends have: a login that one of them can make is possible.

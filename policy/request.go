@@ -21,7 +21,9 @@ const (
 	AskForwardUnix              // either streamlocal form, Target a path
 	AskAgent                    // agent forwarding
 	AskX11                      // X11 forwarding
-	AskWatch                    // see the recording of a session of Src on Dst as User; Viewer asks
+	AskWatch                    // see a session of Src on Dst as User, or its recording; Viewer asks
+	AskJoin                     // type in it
+	AskEnd                      // end it
 )
 
 // Verdict is what becomes of a request. The zero value denies.
@@ -31,12 +33,15 @@ const (
 	Deny Verdict = iota
 	Check
 	Accept
+	Approval // of others is needed first; a host that cannot ask for it denies
 )
 
 func (v Verdict) String() string {
 	switch v {
 	case Accept:
 		return "accept"
+	case Approval:
+		return "request"
 	case Check:
 		return "check"
 	}
@@ -57,9 +62,15 @@ type Request struct {
 	UIDUnknown bool
 	// SSHOnly leaves the network rule for TCP 22 out. A host never sets it.
 	SSHOnly bool
-	Target  string
-	Viewer  Identity // of AskWatch
-	Now     time.Time
+	// AnyTime takes every rule's hours to be open, for questions about no time in
+	// particular. A host never sets it.
+	AnyTime bool
+	// BreakGlass asks the rules with breakGlass alone: what a host does when another rule
+	// would let the login in and what that rule needs, a recorder or the hub, is away.
+	BreakGlass bool
+	Target     string
+	Viewer     Identity // of AskWatch, AskJoin and AskEnd
+	Now        time.Time
 }
 
 // Decision is the answer to a Request. The zero Decision denies.
@@ -74,23 +85,13 @@ type Decision struct {
 	Recorder        []Tag
 	EnforceRecorder bool
 	CheckPeriod     time.Duration // of a Check; 0 means every connection
+
+	// Ends is when the deciding rule stops to count, by its hours or its until; the zero
+	// time when it does not. A session ends then, unless another decision is made for it.
+	Ends  time.Time
+	terms *terms // nil of a denial
 }
 
-// Same reports whether two decisions give the same rights, so that a session
-// opened under one may go on under the other.
-func (d Decision) Same(e Decision) bool {
-	if d.Verdict != e.Verdict || d.EnforceRecorder != e.EnforceRecorder || len(d.Recorder) != len(e.Recorder) || len(d.AcceptEnv) != len(e.AcceptEnv) {
-		return false
-	}
-	for i := range d.Recorder {
-		if d.Recorder[i] != e.Recorder[i] {
-			return false
-		}
-	}
-	for i := range d.AcceptEnv {
-		if d.AcceptEnv[i] != e.AcceptEnv[i] {
-			return false
-		}
-	}
-	return true
-}
+// Same reports whether a session that is open under one decision may go on as it is under
+// the other. What it may still open is asked again each time, and so is not compared.
+func (d Decision) Same(e Decision) bool { return d.Verdict == e.Verdict && d.Key() == e.Key() }

@@ -21,6 +21,7 @@ const (
 	atOwner
 	atApprover
 	atTarget // of nodeAttrs
+	atPeople // watch, join, end and approvers of ssh rules
 
 	atNet = atNetSrc | atNetDst
 )
@@ -50,15 +51,15 @@ const (
 var legal = [...]place{
 	selAny:      atNet | atTarget,
 	selWorld:    atNetSrc,
-	selLogin:    atNet | atSSHSrc | atSSHDst | atOwner | atApprover | atTarget,
-	selDomain:   atNet | atSSHSrc,
-	selGroup:    atNet | atSSHSrc | atOwner | atApprover | atTarget,
+	selLogin:    atNet | atSSHSrc | atSSHDst | atOwner | atApprover | atTarget | atPeople,
+	selDomain:   atNet | atSSHSrc | atPeople,
+	selGroup:    atNet | atSSHSrc | atOwner | atApprover | atTarget | atPeople,
 	selTag:      atNet | atSSHSrc | atSSHDst | atOwner | atApprover | atTarget,
 	selAddr:     atNet | atTarget,
 	selIPSet:    atNet,
 	selService:  atNetDst | atApprover,
-	selMember:   atNet | atSSHSrc | atSSHDst | atOwner | atApprover | atTarget,
-	selRole:     atNet | atSSHSrc | atOwner | atApprover | atTarget,
+	selMember:   atNet | atSSHSrc | atSSHDst | atOwner | atApprover | atTarget | atPeople,
+	selRole:     atNet | atSSHSrc | atOwner | atApprover | atTarget | atPeople,
 	selTagged:   atNet | atSSHSrc | atSSHDst | atOwner | atApprover | atTarget,
 	selSelf:     atNetDst | atSSHDst,
 	selInternet: atNetDst,
@@ -258,6 +259,8 @@ func (s *selector) misplaced(side string, at place) string {
 		return fmt.Sprintf("%q cannot own a tag", s.word.text)
 	case at == atApprover:
 		return fmt.Sprintf("%q cannot approve", s.word.text)
+	case at == atPeople:
+		return fmt.Sprintf("%q not valid in %s, which names people", s.word.text, side)
 	case at == atTarget:
 		return fmt.Sprintf("%q not valid as a target", s.word.text)
 	}

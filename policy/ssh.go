@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	mathbits "math/bits"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ type sshRule struct {
 	index   int // in the file
 	off     int // of the rule in the text
 	check   bool
+	request bool
 	src     []selector
 	dst     []selector
 	own     bool // a dst is the person's own devices: autogroup:self, autogroup:member, or the login that is the src
@@ -23,6 +25,21 @@ type sshRule struct {
 	recorder        []Tag
 	enforceRecorder bool
 	period          time.Duration
+	terms           *terms
+}
+
+// rank is the place of the rule's kind in the order of asking. What needs another person
+// comes after what does not, and breaking the glass is the last resort.
+func (r *sshRule) rank() int {
+	switch {
+	case r.check:
+		return 0
+	case r.request:
+		return 2
+	case r.terms.BreakGlass:
+		return 3
+	}
+	return 1
 }
 
 // users says which accounts a rule lets in.
@@ -51,7 +68,7 @@ func (u *users) match(account LocalUser, uid0 bool, src *Identity) bool {
 }
 
 // sshTable is all ssh rules in the order in which they are asked: every check rule in
-// file order, then every accept rule.
+// file order, then every accept rule, every request rule, and every break-glass rule.
 type sshTable struct {
 	rules    []sshRule
 	src, dst *side
@@ -59,15 +76,7 @@ type sshTable struct {
 }
 
 func newSSHTable(rules []sshRule) *sshTable {
-	slices.SortStableFunc(rules, func(a, b sshRule) int {
-		switch {
-		case a.check == b.check:
-			return 0
-		case a.check:
-			return -1
-		}
-		return 1
-	})
+	slices.SortStableFunc(rules, func(a, b sshRule) int { return cmp.Compare(a.rank(), b.rank()) })
 	t := &sshTable{rules: rules}
 	t.src = newSide(len(rules), func(i int) []selector { return rules[i].src })
 	t.dst = newSide(len(rules), func(i int) []selector { return tagsOf(rules[i].dst) })
@@ -93,10 +102,21 @@ const (
 	missPair    miss = iota // no rule has this source and this destination
 	missPosture             // one has, but asks for a posture that the source lacks
 	missUser                // one has, but not for this account
+	missHours               // one has, but not at this time
 )
 
+// asked is what find is asked about beside the two ends.
+type asked struct {
+	account LocalUser
+	uid0    bool
+	now     time.Time
+	always  bool // hours and postures are taken to hold
+	anyTime bool // hours are
+	glass   bool // break-glass rules alone
+}
+
 // find gives the index of the rule that decides, or -1 and what was missing.
-func (t *sshTable) find(src, dst *Identity, account LocalUser, uid0 bool) (int, miss) {
+func (t *sshTable) find(src, dst *Identity, q *asked) (int, miss) {
 	why := missPair
 	own := sameOwner(src, dst)
 	var sb, db [chunk]uint64
@@ -114,14 +134,21 @@ func (t *sshTable) find(src, dst *Identity, account LocalUser, uid0 bool) (int, 
 			for left := s[w] & d[w]; left != 0; left &= left - 1 {
 				i := (base+w)*64 + mathbits.TrailingZeros64(left)
 				r := &t.rules[i]
-				if len(r.posture) > 0 && !anyPosture(r.posture, src.Attributes) {
+				if q.glass && !r.terms.BreakGlass {
+					continue
+				}
+				if len(r.posture) > 0 && !q.always && !anyPosture(r.posture, src.Attributes) {
 					why = max(why, missPosture)
 					continue
 				}
-				if r.users.match(account, uid0, src) {
+				if !r.users.match(q.account, q.uid0, src) {
+					why = max(why, missUser)
+					continue
+				}
+				if _, ok := r.terms.holds(q.now); ok || q.anyTime || q.always {
 					return i, 0
 				}
-				why = missUser
+				why = missHours
 			}
 		}
 	}

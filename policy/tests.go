@@ -195,7 +195,7 @@ func (t *tester) machine(test *sshTest, s selector, who subject) bool {
 func (t *tester) logins(test *sshTest, src, dst subject) {
 	want := func(ws []word, want Verdict, must string) {
 		for _, w := range ws {
-			r := Request{Ask: AskLogin, Src: *src.id, Dst: *dst.id, User: LocalUser(w.text), UIDUnknown: true, SSHOnly: true}
+			r := Request{Ask: AskLogin, Src: *src.id, Dst: *dst.id, User: LocalUser(w.text), UIDUnknown: true, SSHOnly: true, AnyTime: true}
 			d := Evaluate(t.p, r)
 			if d.Verdict == want {
 				continue

@@ -40,10 +40,16 @@ func (l *link) decide(user policy.LocalUser, uid uint32) (policy.Decision, strin
 	switch {
 	case d.Verdict == policy.Check:
 		return d, sayCheck
+	case d.Verdict == policy.Approval:
+		return d, sayApproval
 	case d.Verdict != policy.Accept:
 		return d, orElse(d.Say, sayDenied(user, l.s.cfg.Self().Name))
-	case d.EnforceRecorder && (len(d.Recorder) > 0 || l.s.cfg.SelfAttested):
+	}
+	switch t := d.Terms(); {
+	case t.Record == policy.RecordRemote:
 		return d, sayRecorder
+	case l.s.cfg.SelfAttested && t.Record == policy.RecordRequired && !t.RecordDefault && !t.SelfAttested:
+		return d, saySelfAttested
 	}
 	return d, ""
 }

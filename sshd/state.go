@@ -25,32 +25,30 @@ import (
 
 // stateFile is RunDir/conns/ID.json; doc.go has the format.
 type stateFile struct {
-	Version   int               `json:"version"`
-	ID        string            `json:"id"`
-	PID       int               `json:"pid"`
-	Start     uint64            `json:"start"`
-	Token     string            `json:"token"`
-	User      policy.LocalUser  `json:"user"`
-	UID       uint32            `json:"uid"`
-	GID       uint32            `json:"gid"`
-	SrcID     string            `json:"src_id"`
-	SrcName   string            `json:"src_name"`
-	SrcUser   policy.Login      `json:"src_user,omitempty"`
-	SrcTags   []policy.Tag      `json:"src_tags,omitempty"`
-	SrcAddr   netip.Addr        `json:"src_addr"`
-	DstAddr   netip.Addr        `json:"dst_addr"`
-	Remote    string            `json:"remote"`
-	Local     string            `json:"local"`
-	Client    string            `json:"client"`
-	Shell     string            `json:"shell"`
-	Began     time.Time         `json:"began"`
-	AcceptEnv []string          `json:"accept_env,omitempty"`
-	Recorder  []policy.Tag      `json:"recorder,omitempty"`
-	Enforce   bool              `json:"enforce,omitempty"`
-	Section   string            `json:"section"`
-	Rule      int               `json:"rule"`
-	Asks      map[uint32][]ask  `json:"asks,omitempty"`
-	TTYs      map[uint32]string `json:"ttys,omitempty"`
+	Version int               `json:"version"`
+	ID      string            `json:"id"`
+	PID     int               `json:"pid"`
+	Start   uint64            `json:"start"`
+	Token   string            `json:"token"`
+	User    policy.LocalUser  `json:"user"`
+	UID     uint32            `json:"uid"`
+	GID     uint32            `json:"gid"`
+	SrcID   string            `json:"src_id"`
+	SrcName string            `json:"src_name"`
+	SrcUser policy.Login      `json:"src_user,omitempty"`
+	SrcTags []policy.Tag      `json:"src_tags,omitempty"`
+	SrcAddr netip.Addr        `json:"src_addr"`
+	DstAddr netip.Addr        `json:"dst_addr"`
+	Remote  string            `json:"remote"`
+	Local   string            `json:"local"`
+	Client  string            `json:"client"`
+	Shell   string            `json:"shell"`
+	Began   time.Time         `json:"began"`
+	Key     string            `json:"key"`
+	Section string            `json:"section"`
+	Rule    int               `json:"rule"`
+	Asks    map[uint32][]ask  `json:"asks,omitempty"`
+	TTYs    map[uint32]string `json:"ttys,omitempty"`
 }
 
 const maxStateFile = 16 << 20
@@ -79,7 +77,7 @@ func (l *link) saveStateLocked() error {
 	b, err := json.Marshal(stateFile{Version: 1, ID: l.rec.ID(), PID: l.proc.pid, Start: l.proc.start, Token: hex.EncodeToString(l.token[:]),
 		User: g.user, UID: g.account.UID, GID: g.account.GID, SrcID: l.src.ID, SrcName: l.src.Name, SrcUser: l.src.User, SrcTags: l.src.Tags,
 		SrcAddr: l.srcAddr, DstAddr: l.dstAddr, Remote: l.remote, Local: l.local, Client: l.client, Shell: g.account.Shell, Began: l.began,
-		AcceptEnv: g.decision.AcceptEnv, Recorder: g.decision.Recorder, Enforce: g.decision.EnforceRecorder, Section: g.decision.Section, Rule: g.decision.Rule,
+		Key: g.decision.Key(), Section: g.decision.Section, Rule: g.decision.Rule,
 		Asks: l.asks, TTYs: l.ttys})
 	if err != nil {
 		return fmt.Errorf("state: %w", err)
@@ -186,7 +184,7 @@ func (s *Server) takeOver(name string) error {
 		l.ttys = map[uint32]string{}
 	}
 	l.grant = &grant{user: st.User, account: launch.Account{Name: string(st.User), UID: st.UID, GID: st.GID, Shell: st.Shell},
-		decision: policy.Decision{Verdict: policy.Accept, AcceptEnv: st.AcceptEnv, Recorder: st.Recorder, EnforceRecorder: st.Enforce, Section: st.Section, Rule: st.Rule}}
+		decision: policy.Recalled(st.Section, st.Rule, st.Key)}
 	token, err := hex.DecodeString(st.Token)
 	if err != nil || len(token) != sha256.Size {
 		return fail(errors.New("state: token is malformed"))

@@ -20,6 +20,8 @@ const (
 	sayBadName        = "that is not a name that an account can have"
 	sayLookup         = "this host cannot look accounts up at the moment; try again, or tell its administrator"
 	sayCheck          = "this login needs you to sign in again first, and this host cannot ask for that yet"
+	sayApproval       = "this login needs somebody to approve it, and this host cannot ask for that yet"
+	saySelfAttested   = "the rule for this login insists on a recording that its own account cannot alter, and this host runs without root"
 	sayRecorder       = "the rule for this login insists on a recorder, and this host cannot reach one yet"
 	sayNoSpool        = "this host cannot record sessions at the moment, and starts none without; tell its administrator"
 	sayRecorderFailed = "this session cannot be recorded any more: the disk of this host is full, or a limit was reached"

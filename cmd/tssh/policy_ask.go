@@ -161,7 +161,7 @@ func trace(p *policy.Policy, d *policy.Directory, from, to string) (policy.Trace
 		if err != nil {
 			return policy.Trace{}, fmt.Errorf("%s", strings.TrimPrefix(err.Error(), "policy: "))
 		}
-		r := policy.Request{Src: src, SrcAddr: srcAddr, Dst: dst, DstAddr: dstAddr, User: user, UIDUnknown: true}
+		r := policy.Request{Src: src, SrcAddr: srcAddr, Dst: dst, DstAddr: dstAddr, User: user, UIDUnknown: true, AnyTime: true}
 		for _, n := range d.Nodes {
 			if uid, known := n.LocalUsers[account]; known && n.Name == dst.Name {
 				r.UID, r.UIDUnknown = uid, false
