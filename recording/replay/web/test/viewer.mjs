@@ -56,6 +56,18 @@ const time = async (page) => {
 };
 const screen = (page) => page.locator(".xterm-rows").innerText();
 const has = (page, text) => page.waitForFunction((t) => document.querySelector(".xterm-rows, .output, .files")?.innerText.replaceAll("\u00a0", " ").includes(t), text, { timeout: 8000 });
+// until waits for what an action leads to: f throws as long as it is not so.
+const until = async (f) => {
+  for (const end = Date.now() + 8000; ; ) {
+    try {
+      return await f();
+    } catch (err) {
+      if (Date.now() > end) throw err;
+      await new Promise((r) => setTimeout(r, 50));
+    }
+  }
+};
+const lines = (page) => page.evaluate(() => document.querySelectorAll(".xterm-rows > div").length);
 const open = (page, id, query = "") => page.goto(`${input.admin}/r/${id}${query}`);
 
 const admin = await tab();
@@ -84,7 +96,7 @@ await step("the list says who, as whom, where, when, how long and how it ended",
 await step("the filter narrows the list and is kept in the address", async () => {
   await admin.fill("#filter", "alice PG_DUMP");
   await admin.waitForFunction(() => document.querySelectorAll("table.list tbody tr").length === 1);
-  assert.match(admin.url(), /q=alice/);
+  await until(async () => assert.match(admin.url(), /q=alice/));
   await admin.reload();
   await admin.waitForFunction(() => document.querySelectorAll("table.list tbody tr").length === 1);
   await admin.fill("#filter", "nobody-has-this");
@@ -136,40 +148,48 @@ await step("speed changes while playing", async () => {
   await admin.waitForSelector(".xterm-rows");
   await admin.keyboard.press("k");
   for (let i = 0; i < 4; i++) await admin.keyboard.press("+");
-  assert.equal(await admin.locator(".speed").inputValue(), "16");
-  const a = await time(admin);
-  await admin.waitForTimeout(1000);
-  const passed = (await time(admin)) - a;
-  assert.ok(passed > 10 && passed < 22, `${passed} s in one second at 16x`);
+  await until(async () => assert.equal(await admin.locator(".speed").inputValue(), "16"));
+  // A busy machine makes both clocks late by the same.
+  const pace = async () => {
+    const began = Date.now();
+    const a = await time(admin);
+    await admin.waitForTimeout(1000);
+    return ((await time(admin)) - a) / ((Date.now() - began) / 1000);
+  };
+  const fast = await pace();
+  assert.ok(fast > 4 && fast < 40, `${fast} at 16x`);
   await admin.selectOption(".speed", "0.25");
-  const b = await time(admin);
-  await admin.waitForTimeout(1000);
-  const slow = (await time(admin)) - b;
-  assert.ok(slow > 0.1 && slow < 0.6, `${slow} s in one second at 0.25x`);
-  assert.match(admin.url(), /speed=0.25/);
+  await until(async () => assert.match(admin.url(), /speed=0.25/));
+  const slow = await pace();
+  assert.ok(slow > 0.02 && slow < 1, `${slow} at 0.25x`);
 });
 
 await step("seeking forth and back shows what playing through shows", async () => {
   await open(admin, ids.shell);
   await admin.waitForSelector(".xterm-rows");
+  const atEnd = async () => {
+    const [now, whole] = (await admin.locator(".time").innerText()).split(" / ");
+    assert.equal(now, whole, "at the end the two times are the same");
+    assert.ok((await screen(admin)).replaceAll("\u00a0", " ").includes("$ exit"));
+    assert.equal(await lines(admin), 30, "the resize was followed");
+  };
   await admin.keyboard.press("End");
-  await has(admin, "$ exit");
+  await until(atEnd);
   const end = await screen(admin);
-  assert.equal(await admin.evaluate(() => document.querySelectorAll(".xterm-rows > div").length), 30, "the resize was followed");
   const bar = await admin.locator(".timeline").boundingBox();
   const began = Date.now();
   await admin.mouse.click(bar.x + bar.width * 0.02, bar.y + 20);
-  await has(admin, "systemctl");
+  await until(async () => {
+    assert.ok((await time(admin)) < 6);
+    const text = await screen(admin);
+    assert.ok(text.includes("systemctl") && !text.includes("all-good"), text);
+    assert.equal(await lines(admin), 24);
+  });
   console.log(`      seek to the beginning: ${Date.now() - began} ms`);
-  assert.ok((await time(admin)) < 6);
-  assert.ok(!(await screen(admin)).includes("all-good"));
-  assert.equal(await admin.evaluate(() => document.querySelectorAll(".xterm-rows > div").length), 24);
   await admin.keyboard.press("End");
-  await has(admin, "$ exit");
-  assert.equal(await screen(admin), end);
-  assert.match(admin.url(), /t=\d+/);
-  const [now, whole] = (await admin.locator(".time").innerText()).split(" / ");
-  assert.equal(now, whole, "at the end the two times are the same");
+  await until(atEnd);
+  await until(async () => assert.equal(await screen(admin), end));
+  await until(async () => assert.match(admin.url(), /t=\d+/));
   await shot(admin, "end");
 });
 
@@ -177,34 +197,30 @@ await step("a link with a second opens there", async () => {
   const other = await admin.context().newPage();
   await other.goto(`${input.admin}/r/${ids.shell}?t=47`);
   await has(other, "journalctl");
-  assert.equal(Math.round(await time(other)), 47);
+  await until(async () => assert.equal(Math.round(await time(other)), 47));
   await other.close();
 });
 
 await step("steps, tenths, wall clock and help have keys", async () => {
   await open(admin, ids.shell);
   await admin.waitForSelector(".xterm-rows");
-  const at = [];
-  for (const key of [".", ".", ",", "5", "ArrowRight", "Home"]) {
+  const goes = async (key, where, times = 1) => {
     const before = await time(admin);
-    await admin.keyboard.press(key);
-    if (key !== ".") await admin.waitForFunction(() => true);
-    await admin.waitForTimeout(250);
-    at.push([key, before, await time(admin)]);
-  }
-  for (const [key, before, after] of at) {
-    if (key === "." || key === "ArrowRight") assert.ok(after >= before, `${key}: ${before} -> ${after}`);
-    if (key === "," || key === "Home") assert.ok(after <= before, `${key}: ${before} -> ${after}`);
-  }
-  assert.ok(at[3][2] > 60, `5 goes to the middle: ${at[3]}`);
-  assert.equal(at[5][2], 0);
+    for (let i = 0; i < times; i++) await admin.keyboard.press(key);
+    await until(async () => assert.ok(where(before, await time(admin)), `${key}: from ${before} to ${await time(admin)}`));
+  };
+  await goes(".", (from, to) => to > from, 8); // one alone may be less than the tenth that is shown
+  await goes(",", (from, to) => to < from, 7);
+  await goes("5", (from, to) => to > 60);
+  await goes("ArrowRight", (from, to) => to > from);
+  await goes("Home", (from, to) => to === 0);
   await admin.keyboard.press("w");
-  assert.match(await admin.locator(".time").innerText(), /\d\d:\d\d:\d\d/);
+  await until(async () => assert.match(await admin.locator(".time").innerText(), /\d\d:\d\d:\d\d/));
   await admin.keyboard.press("?");
-  assert.ok(await admin.locator("dialog.help").isVisible());
+  await admin.locator("dialog.help").waitFor();
   await shot(admin, "help");
   await admin.keyboard.press("Escape");
-  assert.ok(!(await admin.locator("dialog.help").isVisible()));
+  await admin.locator("dialog.help").waitFor({ state: "hidden" });
 });
 
 await step("a command without a terminal is text, its two outputs apart", async () => {
@@ -239,7 +255,7 @@ await step("channels can be chosen", async () => {
   await admin.keyboard.press("End");
   await admin.keyboard.press("c");
   await has(admin, "load average");
-  assert.match(admin.url(), /c=2/);
+  await until(async () => assert.match(admin.url(), /c=2/));
 });
 
 await step("recorded text is shown and does nothing", async () => {
@@ -281,7 +297,7 @@ await step("a live recording is followed", async () => {
   const before = await time(admin);
   console.log("GROW");
   await admin.waitForFunction(() => document.querySelector(".xterm-rows").innerText.replaceAll("\u00a0", " ").includes("all-good-again"), null, { timeout: 15000 });
-  assert.ok((await time(admin)) > before);
+  await until(async () => assert.ok((await time(admin)) > before));
   await admin.waitForFunction(() => document.querySelector(".endmark").innerText.includes("exit 0"), null, { timeout: 5000 });
 });
 
