@@ -1,7 +1,9 @@
 package store
 
 import (
+	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 
 	"tssh/recording"
@@ -70,5 +72,33 @@ func TestClaims(t *testing.T) {
 	id, b = made(t, meta("db", "a", noon))
 	if _, _, err := s.Append("n-db", id, 0, b); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestSummariesAreSmall: what stays in memory of a recording is bounded whatever its host
+// puts into it; compressed, megabytes of one letter cost the host nothing.
+func TestSummariesAreSmall(t *testing.T) {
+	long := strings.Repeat("x", 60<<10)
+	var s Summary
+	for n := range uint32(maxChannels + 5) {
+		for k, v := range map[recording.Kind]any{
+			recording.KindOpen: recording.Open{Type: long, Command: long, Term: long},
+			recording.KindExit: recording.Exit{Signal: long},
+			recording.KindEnd:  recording.End{Cause: long, Text: long},
+		} {
+			b, err := json.Marshal(v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.apply(recording.Event{Channel: n, Kind: k, Data: b})
+			s.apply(recording.Event{Channel: n, Kind: k, Data: b})
+		}
+	}
+	b, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Channels) != maxChannels || len(b) > 100<<10 || len(s.words()) > 100<<10 {
+		t.Errorf("%d channels in %d bytes, %d of words", len(s.Channels), len(b), len(s.words()))
 	}
 }

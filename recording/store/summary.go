@@ -11,6 +11,7 @@ import (
 const (
 	maxChannels = 64  // channels that a summary describes; more are only counted
 	maxCommand  = 512 // bytes of a command that a summary keeps
+	maxWord     = 32  // of a type, a signal, a cause
 )
 
 // Summary is what the list needs to know of a recording, without reading it.
@@ -62,12 +63,13 @@ func (s *Summary) apply(e recording.Event) {
 		s.Opened++
 		if len(s.Channels) < maxChannels {
 			s.Channels = append(s.Channels, Channel{
-				N: e.Channel, Type: o.Type, Command: clip(o.Command), PTY: o.PTY, Cols: o.Cols, Rows: o.Rows, Opened: e.At,
+				N: e.Channel, Type: word(o.Type), Command: clip(o.Command), PTY: o.PTY, Cols: o.Cols, Rows: o.Rows, Opened: e.At,
 			})
 		}
 	case recording.KindExit:
 		var x recording.Exit
 		if c := s.channel(e.Channel); c != nil && json.Unmarshal(e.Data, &x) == nil {
+			x.Signal = word(x.Signal)
 			c.Exit = &x
 		}
 	case recording.KindClose:
@@ -77,7 +79,7 @@ func (s *Summary) apply(e recording.Event) {
 	case recording.KindEnd:
 		var end recording.End
 		if json.Unmarshal(e.Data, &end) == nil {
-			end.Text = clip(end.Text)
+			end.Cause, end.Text = word(end.Cause), clip(end.Text)
 			s.End = &end
 		}
 	}
@@ -90,6 +92,14 @@ func (s *Summary) channel(n uint32) *Channel {
 		}
 	}
 	return nil
+}
+
+// word is for what is one word where a host is honest.
+func word(s string) string {
+	if len(s) <= maxWord {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxWord], "")
 }
 
 func clip(s string) string {
