@@ -36,6 +36,7 @@ var clients = []client{
 	{"mosh", []string{"mosh"}, false},
 	{"ssh2", []string{"node"}, false},
 	{"tssh", nil, false},
+	{"audit", []string{"ssh-audit"}, false},
 	{"ansible", []string{"ansible-playbook"}, true},
 	{"jsch", []string{"javac"}, true},
 }

@@ -12,20 +12,12 @@ import (
 	"tssh/session/control"
 )
 
-// Algorithms, most wanted first. What is absent is so on purpose: SHA-1 everywhere,
-// group 14, MACs of 96 bits, CBC.
-var (
-	kexList    = []string{gossh.KeyExchangeMLKEM768X25519, gossh.KeyExchangeCurve25519, gossh.KeyExchangeECDHP256, gossh.KeyExchangeDH16SHA512, gossh.KeyExchangeDH14SHA256}
-	cipherList = []string{gossh.CipherAES128GCM, gossh.CipherAES256GCM, gossh.CipherChaCha20Poly1305, gossh.CipherAES128CTR, gossh.CipherAES192CTR, gossh.CipherAES256CTR}
-	macList    = []string{gossh.HMACSHA256ETM, gossh.HMACSHA512ETM, gossh.HMACSHA256, gossh.HMACSHA512}
-)
-
 // config makes the SSH configuration of this connection, with callbacks that all ask the
 // same question. NoClientAuthCallback must be set: without it gliderlabs/ssh would let
 // everybody in, as it switches NoClientAuth on where it sees none of its own handlers.
-func (c *conn) config(ciphers []string) *gossh.ServerConfig {
+func (c *conn) config(o offer) *gossh.ServerConfig {
 	cfg := &gossh.ServerConfig{
-		Config:        gossh.Config{KeyExchanges: kexList, Ciphers: ciphers, MACs: macList},
+		Config:        gossh.Config{KeyExchanges: o.kex, Ciphers: o.ciphers, MACs: macList},
 		ServerVersion: serverVersion,
 		MaxAuthTries:  6,
 		NoClientAuth:  true,
@@ -54,7 +46,9 @@ func (c *conn) config(ciphers []string) *gossh.ServerConfig {
 		},
 	}
 	for _, k := range c.hostKeys {
-		cfg.AddHostKey(k)
+		if o.ecdsa || k.PublicKey().Type() != gossh.KeyAlgoECDSA256 || len(c.hostKeys) == 1 {
+			cfg.AddHostKey(k)
+		}
 	}
 	return cfg
 }

@@ -95,13 +95,13 @@ func handshakeWith(t *testing.T, user string, auth ...gossh.AuthMethod) (serverE
 			done <- err
 			return
 		}
-		g, ciphers, err := greet(nc)
+		g, o, err := greet(nc)
 		if err != nil {
 			done <- err
 			return
 		}
 		c.sock.Store(g)
-		cfg := c.config(ciphers)
+		cfg := c.config(o)
 		cfg.NoClientAuthCallback = func(gossh.ConnMetadata) (*gossh.Permissions, error) { return nil, errors.New("not by none") }
 		cfg.AuthLogCallback = nil // nobody is become here
 		_, _, _, err = gossh.NewServerConn(g, cfg)

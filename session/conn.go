@@ -97,7 +97,7 @@ func serve(nc net.Conn, ctl *control.Conn, tight limits) error {
 	}
 	stop := context.AfterFunc(ctx, func() { closeGently(nc) })
 	defer stop()
-	g, ciphers, err := greet(&peerConn{nc, addr(w.Remote), addr(w.Local)})
+	g, algorithms, err := greet(&peerConn{nc, addr(w.Remote), addr(w.Local)})
 	if err != nil {
 		c.mon.close(causeClosed, err.Error())
 		return nil // not an error of ours: the client's first words were none
@@ -109,7 +109,7 @@ func serve(nc net.Conn, ctl *control.Conn, tight limits) error {
 
 	failed := error(nil)
 	srv := &gssh.Server{
-		ServerConfigCallback:     func(gssh.Context) *gossh.ServerConfig { return c.config(ciphers) },
+		ServerConfigCallback:     func(gssh.Context) *gossh.ServerConfig { return c.config(algorithms) },
 		ConnectionFailedCallback: func(_ net.Conn, err error) { failed = err },
 		ChannelHandlers: map[string]gssh.ChannelHandler{
 			"session": c.serveSession,

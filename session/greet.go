@@ -7,12 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"strings"
 	"sync"
 	"time"
-
-	gossh "golang.org/x/crypto/ssh"
 )
 
 // serverVersion is our version line without its end.
@@ -40,12 +37,11 @@ type greeted struct {
 }
 
 // greet exchanges version lines and, if it comes soon, reads the client's KEXINIT, which
-// travels in clear. A client that offers AES-GCM gets nothing else to choose from: the
-// cipher stock clients prefer has no assembler here on amd64 and costs twice as much.
-// That is safe because the key exchange signs both KEXINITs and both version lines.
-func greet(c net.Conn) (*greeted, []string, error) {
+// travels in clear, to choose what it is offered. That is safe because the key exchange
+// signs both KEXINITs and both version lines.
+func greet(c net.Conn) (*greeted, offer, error) {
 	if _, err := io.WriteString(c, serverVersion+"\r\n"); err != nil {
-		return nil, nil, fmt.Errorf("version: %w", err)
+		return nil, offer{}, fmt.Errorf("version: %w", err)
 	}
 	var seen bytes.Buffer
 	version, err := versionLine(io.TeeReader(c, &seen))
@@ -53,21 +49,21 @@ func greet(c net.Conn) (*greeted, []string, error) {
 		if errors.Is(err, errVersion) {
 			_, _ = io.WriteString(c, "Invalid SSH identification string.\r\n")
 		}
-		return nil, nil, err
+		return nil, offer{}, err
 	}
 	if !strings.HasPrefix(version, "SSH-2.0-") && !strings.HasPrefix(version, "SSH-1.99-") {
 		_, _ = io.WriteString(c, "Protocol major versions differ.\r\n")
-		return nil, nil, fmt.Errorf("%w: %.40q", errVersion, version)
+		return nil, offer{}, fmt.Errorf("%w: %.40q", errVersion, version)
 	}
-	ciphers := cipherList
 	first, err := kexInit(c, &seen)
+	o := wholeOffer
 	switch {
-	case err == nil && first.offersGCM():
-		ciphers = cipherList[:2]
-	case err != nil && !errors.Is(err, errLate):
-		return nil, nil, err
+	case err == nil:
+		o = first.offer()
+	case !errors.Is(err, errLate):
+		return nil, offer{}, err
 	}
-	return &greeted{Conn: c, replay: &seen, skip: len(serverVersion) + 2}, ciphers, nil
+	return &greeted{Conn: c, replay: &seen, skip: len(serverVersion) + 2}, o, nil
 }
 
 // versionLine reads up to the first line feed, byte by byte: nothing after it may be taken.
@@ -93,13 +89,9 @@ func versionLine(r io.Reader) (string, error) {
 // errLate means that the client says nothing before it has heard us.
 var errLate = errors.New("no KEXINIT yet")
 
-// kexLists are the name-lists of a KEXINIT (RFC 4253 section 7.1).
+// kexLists are the first name-lists of a KEXINIT (RFC 4253 section 7.1).
 type kexLists struct {
-	toServer, toClient []string // ciphers
-}
-
-func (k kexLists) offersGCM() bool {
-	return slices.Contains(k.toServer, gossh.CipherAES128GCM) && slices.Contains(k.toClient, gossh.CipherAES128GCM)
+	kex, hostKeys, toServer, toClient []string
 }
 
 // kexInit reads the client's first packet into seen, in any case, and what it offers.
@@ -152,7 +144,7 @@ func parseKexInit(packet []byte) (kexLists, error) {
 		}
 		lists[i] = strings.Split(string(s), ",")
 	}
-	return kexLists{toServer: lists[2], toClient: lists[3]}, nil
+	return kexLists{lists[0], lists[1], lists[2], lists[3]}, nil
 }
 
 func (g *greeted) Read(p []byte) (int, error) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -88,9 +89,9 @@ func TestGreet(t *testing.T) {
 				rest, _ := io.ReadAll(theirs)
 				got <- string(b) + string(rest)
 			}()
-			g, ciphers, err := greet(ours)
-			if err != nil || !slices.Equal(ciphers, c.want) {
-				t.Fatalf("%v %v", ciphers, err)
+			g, o, err := greet(ours)
+			if err != nil || !slices.Equal(o.ciphers, c.want) {
+				t.Fatalf("%v %v", o, err)
 			}
 			again := make([]byte, len(sent))
 			if _, err := io.ReadFull(g, again); err != nil || !bytes.Equal(again, sent) {
@@ -134,9 +135,9 @@ func TestGreetLate(t *testing.T) {
 		go func() { _, _ = io.Copy(io.Discard, theirs) }()
 		_, _ = io.WriteString(theirs, "SSH-2.0-x\r\n\x00\x00")
 	}()
-	_, ciphers, err := greet(ours)
-	if err != nil || len(ciphers) != len(cipherList) {
-		t.Errorf("%v %v", ciphers, err)
+	_, o, err := greet(ours)
+	if err != nil || !reflect.DeepEqual(o, wholeOffer) {
+		t.Errorf("%v %v", o, err)
 	}
 }
 
