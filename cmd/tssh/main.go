@@ -120,6 +120,8 @@ func (a *app) verb(ctx context.Context, name string, args []string) int {
 		return a.exit(a.sftp(ctx, args))
 	case "proxy":
 		err = a.proxy(ctx, args)
+	case "serve":
+		err = a.serve(ctx, args)
 	case "config":
 		err = a.config(ctx, args)
 	case "sessions":

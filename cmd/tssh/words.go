@@ -134,6 +134,8 @@ Files and programs:
   sftp [user@]HOST                            the stock sftp program over the mesh
   proxy HOST PORT                             one connection on standard input and output
   proxy --listen 127.0.0.1:1080               SOCKS 5 and HTTP proxy into the mesh for any program
+  serve [--tcp] [--port P] [--keep] LOCALPORT a program of this computer for others of the mesh
+  serve status, serve off [PORT]              what is served; no longer
   config [--install | --uninstall]            settings that make stock ssh use the mesh
 Recordings:
   sessions                                    what was recorded

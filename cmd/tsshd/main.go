@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"tssh/netnode/serve"
 	"tssh/session"
 )
 
@@ -14,6 +15,10 @@ func main() {
 	// SSH connection.
 	if len(os.Args) == 2 && os.Args[1] == "conn" {
 		os.Exit(session.Main(os.Stderr))
+	}
+	// And one of these, as an ordinary user, for those who serve a program of theirs.
+	if len(os.Args) == 2 && os.Args[1] == "dial" {
+		os.Exit(serve.HelperMain())
 	}
 	os.Exit(dispatch(os.Args[1:]))
 }

@@ -184,7 +184,8 @@ func run(f runFlags, stdin io.Reader, stderr io.Writer) error {
 		State: f.state, Hostname: f.hostname, Socket: f.socket, OwnerUID: owner, LocalUsers: users, Version: version, Log: log,
 		TUN: f.tun, UDPPort: f.udpPort, RunDir: f.runDir, Loopback: f.loopback, PortMapping: f.portMapping && !f.loopback,
 		HostKeys: keys.lines(), Attributes: map[string]string{"node:os": runtime.GOOS, "node:tsshVersion": version},
-		OnMap: h.onMap, Serve: h.serve, Sessions: h.sessions,
+		DialCommand: []string{"/proc/self/exe", "dial"},
+		OnMap:       h.onMap, Serve: h.serve, Sessions: h.sessions,
 	}
 	if f.tun != "" {
 		h.names = names.NewService(names.Config{Mode: f.names, Link: f.tun, Log: log})

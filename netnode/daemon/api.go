@@ -23,6 +23,7 @@ func (d *Daemon) api() localapi.Config {
 		Path: d.cfg.Socket, OwnerUID: d.cfg.OwnerUID, Userspace: d.cfg.TUN == "" && os.Getuid() != 0, Log: d.log,
 		Status: d.status, WhoIs: d.whois, Resolve: d.resolve, Join: d.apiJoin, Up: d.Up, Down: d.Down, Why: d.why, Ping: d.ping, Netcheck: d.netcheck, Sessions: d.cfg.Sessions,
 	}
+	c.ServePort, c.Served, c.ServeOff = d.apiServe, d.apiServed, d.apiServeOff
 	if d.cfg.TUN == "" {
 		c.Dial = d.dial
 	}

@@ -13,6 +13,7 @@ import (
 	"tssh/netnode"
 	"tssh/netnode/localapi"
 	"tssh/netnode/netmap"
+	"tssh/netnode/serve"
 	"tssh/policy"
 )
 
@@ -49,6 +50,9 @@ type Config struct {
 	Sessions func(ctx context.Context) ([]localapi.Session, error)
 	// Names says in words how other programs learn the mesh's names; nil: they do not.
 	Names func() string
+	// DialCommand starts a process that runs serve.HelperMain, for a daemon of root's that serves
+	// programs of its owner's; nil: only what its own user asks for is served.
+	DialCommand []string
 }
 
 // Daemon is a node. The zero value is not usable; New makes one.
@@ -62,6 +66,9 @@ type Daemon struct {
 	problem string // why the node is not up although it should be
 	member  *member
 	wake    chan struct{} // something above changed; capacity 1
+
+	served *serve.Server
+	dialer *serve.Dialer
 }
 
 // member is the node while it is up, owned by Run.
@@ -81,6 +88,7 @@ func New(cfg Config) (*Daemon, error) {
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
+	d.served = d.newServer()
 	st, err := netmap.LoadState(cfg.State)
 	switch {
 	case err == nil:
@@ -218,6 +226,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		}()
 	}
 	err := d.loop(ctx, api)
+	d.dialer.Close()
 	cancel()
 	if api != nil {
 		if e := <-api; err == nil {
@@ -280,6 +289,7 @@ func (d *Daemon) up(parent context.Context, st *netmap.State, api chan error) er
 		State: st, Log: d.log, Dial: dialHub,
 		OnMap: func(nm *netmap.Map) {
 			node.SetMap(nm)
+			d.served.Recheck()
 			if nm.Self.Valid() {
 				once.Do(func() { close(known) })
 			}
@@ -308,6 +318,13 @@ func (d *Daemon) up(parent context.Context, st *netmap.State, api chan error) er
 	wg.Go(func() { // ends with ctx, or when the node is out of the mesh
 		if err := m.client.Run(ctx); err != nil {
 			end(err)
+		}
+	})
+	wg.Go(func() { // ends with ctx
+		select {
+		case <-known:
+			d.serve(ctx, st.MeshID, node)
+		case <-ctx.Done():
 		}
 	})
 	if d.cfg.Serve != nil {

@@ -12,7 +12,7 @@
 // caller is in one of three classes, and a class may do all that the class above it may:
 //
 //	anyone        status, whois, resolve (names, addresses, host keys)
-//	the owner     dial, sessions, why; ping and netcheck, which with a kernel TUN are anyone's
+//	the owner     dial, serve, sessions, why; ping and netcheck, which with a kernel TUN are anyone's
 //	root          join, up, down
 //
 // Where the node is the owner's own userspace node (Config.Userspace) the owner may also join,
@@ -38,6 +38,9 @@
 //	GET  /v1/policy/why?host=H&user=U     -> Why
 //	POST /v1/ping?host=H                  -> Pong
 //	POST /v1/netcheck                     -> Netcheck
+//	GET  /v1/serve                        -> []Served
+//	POST /v1/serve    ServeRequest        -> Served
+//	POST /v1/serve/off?port=P             -> ServeOff, of all that the caller asked for without a port
 //	POST /v1/join     JoinRequest         -> {}
 //	POST /v1/up       {}                  -> {}
 //	POST /v1/down     {}                  -> {}

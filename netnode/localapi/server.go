@@ -46,6 +46,11 @@ type Config struct {
 	Why      func(ctx context.Context, r WhyRequest) (Why, error)
 	Ping     func(ctx context.Context, host string) (Pong, error)
 	Netcheck func(ctx context.Context) (Netcheck, error)
+
+	// The uid is the caller's.
+	ServePort func(ctx context.Context, uid int, r ServeRequest) (Served, error)
+	ServeOff  func(ctx context.Context, uid int, port uint16) (ended int, err error)
+	Served    func(ctx context.Context) ([]Served, error)
 }
 
 type server struct {
@@ -174,6 +179,9 @@ func (s *server) routes() http.Handler {
 	handle("POST /v1/join", manager, joinTimeout, s.join)
 	handle("POST /v1/up", manager, callTimeout, s.plain(s.cfg.Up))
 	handle("POST /v1/down", manager, callTimeout, s.plain(s.cfg.Down))
+	s.serveRoutes(func(pattern string, need class, f func(context.Context, *http.Request) (any, error)) {
+		handle(pattern, need, callTimeout, f)
+	})
 	m.HandleFunc("POST /v1/dial", s.dial)
 	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, Errorf(CodeNotFound, "no such call"))
