@@ -39,6 +39,7 @@ type channel struct {
 
 	env      []string
 	envBytes int
+	original string    // SSH_ORIGINAL_COMMAND, where a rule's command is run instead
 	pty      *terminal // nil without one; other goroutines read it under mu
 	started  bool
 
@@ -242,6 +243,10 @@ func (s *channel) requestProgram(kind, command string) bool {
 	if say, ok := s.c.ask(s.id, kind, command); !ok {
 		return s.sayNo(kind, say)
 	}
+	var ok bool
+	if kind, command, ok = s.forced(kind, command); !ok {
+		return s.sayNo(kind, "the command is too long")
+	}
 	if s.recordOpen(kind, command) != nil {
 		return false
 	}
@@ -256,6 +261,9 @@ func (s *channel) requestProgram(kind, command string) bool {
 	s.mu.Unlock()
 	if s.pty != nil {
 		s.c.mon.tell(control.TTY, &control.TTYMsg{Channel: s.id, Name: s.pty.name, PID: prog.pid})
+	}
+	if s.pty != nil {
+		prog.greeting = s.greeting(kind == "shell")
 	}
 	go prog.run(s) // ends when the program has ended and its output is drained; awaited by wait
 	if closing {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,6 +41,8 @@ type program struct {
 	stdin  *os.File // write end, or the terminal's master
 	stdout *os.File // read end, or the terminal's master
 	stderr *os.File // read end; nil with a terminal
+
+	greeting []byte // shown before the program's own output
 
 	replied chan struct{} // closed when the client has the answer to its request
 	goOnce  sync.Once
@@ -104,6 +107,9 @@ func (s *channel) start(kind, command string) (*program, error) {
 		theirs = append(theirs, errw)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, errw
 	}
+	if s.original != "" {
+		facts.Client = append(slices.Clone(s.env), "SSH_ORIGINAL_COMMAND="+s.original)
+	}
 	cmd.Env = launch.Environment(facts)
 	if homeless != "" {
 		_ = s.say(homeless)
@@ -153,6 +159,9 @@ func (p *program) run(s *channel) {
 	select {
 	case <-p.replied:
 	case <-s.c.ctx.Done():
+	}
+	if len(p.greeting) > 0 && s.c.record(s.id, recording.KindOutput, p.greeting) == nil {
+		_, _ = s.ch.Write(p.greeting)
 	}
 	go p.input(s) // ends with the channel, or when the program reads no more
 	out := p.output(s, recording.KindOutput, p.stdout, s.ch)

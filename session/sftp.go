@@ -40,6 +40,7 @@ type sftpServer struct {
 	handles map[string]*sftpHandle
 	last    uint64
 	names   idNames
+	changes *bool  // may it change files; nil while that was not asked
 	out     []byte // of the answer being made
 	data    []byte // read into
 }
@@ -137,7 +138,11 @@ func (v *sftpServer) serve() error {
 				return errSFTPPacket
 			}
 			v.begin(fxStatus, id)
-			if err := v.handle(typ, id, p); err != nil {
+			err := v.allowed(typ, p)
+			if err == nil {
+				err = v.handle(typ, id, p)
+			}
+			if err != nil {
 				v.status(id, err)
 			}
 		}

@@ -176,6 +176,10 @@ func (l *link) begin(b *control.BeginMsg) (*control.GoMsg, *os.File, error) {
 	a := g.account
 	msg := &control.GoMsg{OK: true, Account: control.Account{Name: a.Name, UID: a.UID, GID: a.GID, Groups: a.Groups, Home: a.Home, Shell: a.Shell},
 		ID: rec.ID(), Start: rec.Meta().Start, Person: l.src.Who(), Node: l.src.Name, AcceptEnv: d.AcceptEnv}
+	msg.Command, msg.Message = d.Terms().Command, d.Terms().LoginMessage
+	if l.s.logins != nil {
+		msg.Last = l.s.logins.Last(a.UID)
+	}
 	if l.survive {
 		msg.Socket, msg.Token = l.s.socketPath(), token
 	}

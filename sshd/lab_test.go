@@ -59,7 +59,7 @@ func newRig(t *testing.T, pol string) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{t, setup{Dir: dir, Login: "alice@example.com", Peer: "100.64.0.2", Self: "100.64.0.1", ConnArgs: []string{"conn"}}}
-	for _, f := range []string{"utmp", "wtmp"} {
+	for _, f := range []string{"utmp", "wtmp", "lastlog"} {
 		if err := os.WriteFile(filepath.Join(dir, f), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -339,7 +339,7 @@ func (l *link) tty(b *control.TTYMsg) {
 }
 
 func (l *link) loginLocked(name string, pid int) launch.Login {
-	return launch.Login{User: l.grant.account.Name, Line: strings.TrimPrefix(name, "/dev/"), Host: l.src.Name, Addr: l.srcAddr, PID: pid}
+	return launch.Login{User: l.grant.account.Name, UID: l.grant.account.UID, Line: strings.TrimPrefix(name, "/dev/"), Host: l.src.Name, Addr: l.srcAddr, PID: pid}
 }
 
 // gone forgets what a channel had.

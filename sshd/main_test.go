@@ -152,7 +152,7 @@ func monitor(s setup, daemon bool) error {
 			_, _ = aud.Write(append(b, '\n'))
 		},
 		Limits: s.Limits, Log: log, Mesh: "test", SelfAttested: os.Getuid() != 0, OwnUserOnly: os.Getuid() != 0,
-		Utmp: filepath.Join(s.Dir, "utmp"), Wtmp: filepath.Join(s.Dir, "wtmp"),
+		Utmp: filepath.Join(s.Dir, "utmp"), Wtmp: filepath.Join(s.Dir, "wtmp"), Lastlog: filepath.Join(s.Dir, "lastlog"),
 	})
 	if err != nil {
 		return err

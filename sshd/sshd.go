@@ -72,6 +72,7 @@ type Config struct {
 	OwnUserOnly  bool                                     // not root: only the own uid can be logged in to
 	Accounts     launch.Accounts                          // where accounts are looked up
 	Utmp, Wtmp   string                                   // login records; "" means the system's
+	Lastlog      string                                   //
 	Now          func() time.Time                         // nil: time.Now
 }
 
@@ -122,7 +123,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, links: map[*link]struct{}{}, byPeer: map[string]*usage{}, hush: newHush()}
 	if !cfg.OwnUserOnly {
-		s.logins = &launch.Logins{Utmp: orElse(cfg.Utmp, "/run/utmp"), Wtmp: orElse(cfg.Wtmp, "/var/log/wtmp")}
+		s.logins = &launch.Logins{Utmp: orElse(cfg.Utmp, "/run/utmp"), Wtmp: orElse(cfg.Wtmp, "/var/log/wtmp"), Lastlog: orElse(cfg.Lastlog, "/var/log/lastlog")}
 	}
 	// Others may pass through to the socket; what is in conns is root's alone.
 	if err := os.MkdirAll(s.connsDir(), 0o700); err != nil {

@@ -161,6 +161,9 @@ type GoMsg struct {
 	Input     bool      `json:"input,omitempty"`  // keep keys that the terminal echoes
 	Socket    string    `json:"socket,omitempty"` // where to resume; "" when this connection cannot
 	Token     []byte    `json:"token,omitempty"`
+	Command   string    `json:"command,omitempty"` // the rule's, run instead of whatever is asked for
+	Message   string    `json:"message,omitempty"` // the rule's, shown when a terminal opens
+	Last      string    `json:"last,omitempty"`    // when and from where the account was last used
 }
 
 // AskMsg asks for one more thing: Kind is one of the words of Kinds.

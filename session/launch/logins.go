@@ -3,6 +3,7 @@ package launch
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -13,10 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Logins writes utmp and wtmp, for who(1), w(1) and last(1). Root's.
+// Logins writes utmp, wtmp and lastlog, for who(1), w(1), last(1) and lastlog(8). Root's.
 type Logins struct {
 	Utmp string // /run/utmp
 	Wtmp string // /var/log/wtmp
+
+	Lastlog string // /var/log/lastlog
 
 	mu sync.Mutex // a record is found and written under it; other programs use file locks
 }
@@ -24,6 +27,7 @@ type Logins struct {
 // Login is one terminal in use.
 type Login struct {
 	User string
+	UID  uint32
 	Line string // "pts/3"
 	Host string // of the peer, its node name
 	Addr netip.Addr
@@ -75,7 +79,9 @@ func (l Login) record(kind int16, now time.Time) []byte {
 }
 
 // Open records that a terminal is in use.
-func (w *Logins) Open(l Login, now time.Time) error { return w.write(l, utmpUser, now) }
+func (w *Logins) Open(l Login, now time.Time) error {
+	return errors.Join(w.write(l, utmpUser, now), w.setLast(l, now))
+}
 
 // Close records that it no longer is.
 func (w *Logins) Close(l Login, now time.Time) error { return w.write(l, utmpDead, now) }
