@@ -27,6 +27,7 @@
 //	--url URL          what join tokens say; default: the first address of this computer
 //	                   that is not for itself alone, with the port of --listen
 //	--mesh NAME        of a new mesh, default "mesh"; hosts are called NODE.NAME.internal
+//	--range4 CIDR      IPv4 addresses of a new mesh, default 100.64.0.0/10
 //	--policy FILE      the policy, read at the start and at SIGHUP; `tsshub policy set`
 //	                   is then refused
 //	--db sqlite:FILE   default hub.db in the state folder

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -10,16 +11,18 @@ import (
 	"strings"
 	"time"
 
+	"tssh/netnode/coord"
 	"tssh/netnode/netmap"
 )
 
 // options are the flags of `tsshub serve`, checked.
 type options struct {
 	state, listen, url, mesh, policy string
-	db                               string // file, empty: in the state folder
-	recordings                       string // folder, empty: in the state folder
-	replay                           string // loopback address of the replay page, empty: none
-	udpPort                          int    // of the hub's own node
+	range4                           netip.Prefix // of a new mesh; invalid: the usual
+	db                               string       // file, empty: in the state folder
+	recordings                       string       // folder, empty: in the state folder
+	replay                           string       // loopback address of the replay page, empty: none
+	udpPort                          int          // of the hub's own node
 	roles                            map[string]bool
 	stunListen                       string // UDP address of STUN; empty: the usual port, or any
 	relayRate                        int64  // bytes a second that one node may send through the relay; 0: the default
@@ -41,6 +44,12 @@ func parseServe(args []string) (o options, err error) {
 	db := fs.String("db", "", "")
 	rec := fs.String("recordings", "", "")
 	fs.StringVar(&o.replay, "replay", "", "")
+	fs.Func("range4", "", func(s string) (err error) {
+		if o.range4, err = netip.ParsePrefix(s); err != nil {
+			return errors.New("not of the form 100.64.0.0/10")
+		}
+		return coord.CheckRange4(o.range4)
+	})
 	fs.IntVar(&o.udpPort, "udp-port", 0, "")
 	fs.StringVar(&o.joinFile, "join-file", "", "")
 	fs.StringVar(&o.hostname, "hostname", "", "")

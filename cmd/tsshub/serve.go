@@ -82,6 +82,11 @@ func (c *cli) serve(args []string) error {
 	if err := opt.finish(l.Addr()); err != nil {
 		return err
 	}
+	if dir.first {
+		if err := checkRange(opt, c.err); err != nil {
+			return err
+		}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := dir.prepare(); err != nil {
@@ -147,7 +152,7 @@ func (h *hub) open(text []byte) (err error) {
 		return errStart(err)
 	}
 	h.coord, err = coord.New(h.ctx, coord.Config{
-		DB: h.db, Key: h.dir.key, Mesh: h.opt.mesh, Host: h.opt.host, Policy: text, PolicyName: h.opt.policy, Restored: h.opt.restored,
+		DB: h.db, Key: h.dir.key, Mesh: h.opt.mesh, Range4: h.opt.range4, Host: h.opt.host, Policy: text, PolicyName: h.opt.policy, Restored: h.opt.restored,
 		Announce: h.opt.announce, NodeExpiry: h.opt.nodeExpiry, EphemeralGrace: h.opt.ephemeralGrace,
 		Audit: h.audit.Append, ReadAudit: h.readAudit, Log: h.log.With("part", "coord"),
 	})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"strings"
 	"syscall"
 	"unicode"
@@ -19,6 +20,7 @@ const usage = `usage:
                [--db sqlite:FILE] [--recordings file:///DIR] [--roles coord,relay,recorder]
                [--replay 127.0.0.1:8080] [--udp-port N] [--stun-listen :3478] [--relay-rate BYTES]
                [--node-expiry 180d|never] [--ephemeral-grace 10m] [--restored]
+               [--range4 100.64.0.0/10]          # of a new mesh: docs/hub.md says how to choose
   tsshub serve --roles relay --state DIR --join-file FILE|- [--hostname NAME] [--listen :443] [--url https://RELAY:443]
   tsshub status
   tsshub user add EMAIL [--role admin|member|...] | list | remove EMAIL
@@ -107,6 +109,14 @@ func errNotRunning(dir string) error {
 
 func errNotAllowed(dir string) error {
 	return &trouble{say: "you may not administer the hub on " + dir, hint: "do this as root, or as the user that tsshub runs as"}
+}
+
+func errRange(r netip.Prefix, what string) error {
+	return &trouble{say: fmt.Sprintf("the mesh cannot have the range %s: %s", r, what), hint: "choose another one with --range4, as 10.77.0.0/16: docs/hub.md says how"}
+}
+
+func sayRange(w io.Writer, r netip.Prefix, what string) {
+	fmt.Fprintf(w, "tsshub: warning: the new mesh has the range %s, and %s; for good, so choose another one now with --range4 if hosts use both\n", r, printable(what))
 }
 
 func errPortTaken(addr string, err error) error {

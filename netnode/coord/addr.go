@@ -24,6 +24,27 @@ func reserved4() []netip.Prefix {
 	}
 }
 
+// CheckRange4 says what speaks against r as the IPv4 range of a mesh. Hosts refuse a mesh with
+// public addresses; a few hundred are the least with which addresses can rest.
+func CheckRange4(r netip.Prefix) error {
+	switch {
+	case !r.IsValid() || !r.Addr().Is4():
+		return fmt.Errorf("coord: %s is not an IPv4 range", r)
+	case r != r.Masked():
+		return fmt.Errorf("coord: %s is not the first address of its range, which is %s", r, r.Masked())
+	case r.Bits() > 24:
+		return fmt.Errorf("coord: %s is too small: a mesh has at least a /24, addresses of removed nodes rest for 30 days", r)
+	case !netmap.PrivateRange(r):
+		return fmt.Errorf("coord: %s is not inside one of the private ranges 100.64.0.0/10, 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 198.18.0.0/15", r)
+	}
+	for _, p := range reserved4() {
+		if p.Contains(r.Addr()) && p.Bits() <= r.Bits() {
+			return fmt.Errorf("coord: %s is in use for something else on many machines", r)
+		}
+	}
+	return nil
+}
+
 // newRange6 is a random unique local /48 (RFC 4193 section 3.2.1).
 func newRange6() (netip.Prefix, error) {
 	var b [16]byte

@@ -30,8 +30,8 @@ type Config struct {
 	// Mesh is the name of the mesh. A database that has a mesh already must agree; empty
 	// agrees with all, and a new mesh needs one.
 	Mesh string
-	// Range4 is the IPv4 range of a new mesh; the zero value is DefaultRange4. An existing
-	// mesh keeps its own.
+	// Range4 is the IPv4 range of a new mesh, see CheckRange4; the zero value is DefaultRange4.
+	// An existing mesh keeps its own and agrees with no other.
 	Range4 netip.Prefix
 	// Host is what join tokens say the hub's address is, host:port.
 	Host string
@@ -121,9 +121,6 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	if c.EphemeralGrace <= 0 {
 		c.EphemeralGrace = ephemeralGrace
 	}
-	if !c.Range4.IsValid() {
-		c.Range4 = DefaultRange4
-	}
 	st, err := openStore(ctx, c.DB)
 	if err != nil {
 		return nil, err
@@ -172,6 +169,9 @@ func (s *Server) loadOrMake(ctx context.Context) error {
 	if s.c.Mesh != "" && s.c.Mesh != s.st.mesh.Name {
 		return fmt.Errorf("coord: this hub's mesh is called %q, and a mesh keeps its name", s.st.mesh.Name)
 	}
+	if s.c.Range4.IsValid() && s.c.Range4 != s.st.mesh.Range4 {
+		return fmt.Errorf("coord: this hub's mesh has the addresses %s, and a mesh keeps its range", s.st.mesh.Range4)
+	}
 	return nil
 }
 
@@ -180,8 +180,11 @@ func (s *Server) makeMesh(ctx context.Context) error {
 	if err := netmap.CheckMeshName(s.c.Mesh); err != nil {
 		return fmt.Errorf("coord: %w", err)
 	}
-	if !s.c.Range4.Addr().Is4() || s.c.Range4.Bits() > 24 || s.c.Range4 != s.c.Range4.Masked() {
-		return fmt.Errorf("coord: %s is not an IPv4 range of at least 256 addresses", s.c.Range4)
+	if !s.c.Range4.IsValid() {
+		s.c.Range4 = DefaultRange4
+	}
+	if err := CheckRange4(s.c.Range4); err != nil {
+		return err
 	}
 	r6, err := newRange6()
 	if err != nil {

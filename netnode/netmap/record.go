@@ -232,7 +232,7 @@ func (m *MeshInfo) check() error {
 		return errors.New("no IPv4 range")
 	case !m.Range6.IsValid() || !m.Range6.Addr().Is6() || m.Range6.Masked() != m.Range6:
 		return errors.New("no IPv6 range")
-	case !private(m.Range4) || !private(m.Range6):
+	case !PrivateRange(m.Range4) || !PrivateRange(m.Range6):
 		return fmt.Errorf("its ranges %s and %s are not private ones", m.Range4, m.Range6)
 	case len(m.FormerKeys) > MaxSuccessions:
 		return errors.New("too many former keys")
@@ -246,7 +246,9 @@ func (m *MeshInfo) check() error {
 // private reports whether a range may be a mesh's. Hosts send all that goes there into the
 // mesh, so no hub, whoever has it now, may claim the internet, loopback, link-local
 // addresses, or all private networks of a kind that a host could be in.
-func private(p netip.Prefix) bool {
+// PrivateRange reports whether the addresses of p are nobody's on the Internet. Hosts refuse a
+// mesh of other ones.
+func PrivateRange(p netip.Prefix) bool {
 	for _, s := range []string{"100.64.0.0/10", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "198.18.0.0/15"} {
 		if in := netip.MustParsePrefix(s); in.Contains(p.Addr()) && p.Bits() >= in.Bits() {
 			return true

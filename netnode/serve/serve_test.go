@@ -466,4 +466,3 @@ func TestKept(t *testing.T) {
 		l.stop()
 	}
 }
-
