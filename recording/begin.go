@@ -86,7 +86,7 @@ func (s *Spool) begin(m Meta) (_ *Session, err error) {
 	if err = syncDir(s.cfg.Dir); err != nil {
 		return nil, err
 	}
-	x.durable.Store(x.w.off)
+	x.grown(x.w.off)
 	_ = s.grow(x.person, x.w.off) // admitted above
 	x.used = x.w.off
 	s.enlist(x)
@@ -104,7 +104,7 @@ func syncDir(dir string) error {
 
 func (s *Spool) newSession(m Meta) *Session {
 	return &Session{
-		s: s, id: m.ID, meta: m, person: personOf(m), failed: make(chan error, 1),
+		s: s, id: m.ID, meta: m, person: personOf(m), failed: make(chan error, 1), news: make(chan struct{}, 1),
 		w: writer{clock: s.cfg.Clock, enc: s.enc}, screens: map[uint32]*screenState{}, opened: s.cfg.Clock(),
 	}
 }
@@ -190,8 +190,8 @@ func (s *Spool) adopt(id string) (_ *Session, err error) {
 	if err = x.rebuildScreens(); err != nil {
 		return nil, err
 	}
-	x.durable.Store(x.w.off)
 	x.acked.Store(min(s.readState(id), x.w.off))
+	x.grown(x.w.off)
 	jst, err := x.journal.Stat()
 	if err != nil {
 		return nil, err

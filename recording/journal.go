@@ -49,6 +49,7 @@ type Journal struct {
 	buf  []byte
 	err  error
 
+	dropped  bool         // Drop was called
 	sync     func() error // makes w durable; nil when w is no file
 	unsynced bool         // something was appended since the last Sync
 }
@@ -68,7 +69,7 @@ func NewJournal(w io.Writer, start time.Time) *Journal {
 // is for the time when nobody reads. Appending goes on meanwhile.
 func (j *Journal) Sync() error {
 	j.mu.Lock()
-	due := j.unsynced && j.err == nil && j.sync != nil
+	due := j.unsynced && j.err == nil && j.sync != nil && !j.dropped
 	j.unsynced = false
 	j.mu.Unlock()
 	if !due {
@@ -83,6 +84,14 @@ func (j *Journal) Sync() error {
 		return j.err
 	}
 	return nil
+}
+
+// Drop makes the journal take everything from here on and keep nothing of it: for a session
+// that goes on although its recording cannot.
+func (j *Journal) Drop() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.dropped, j.err = true, nil
 }
 
 // Append adds one event, or several of the same kind where data is longer than
@@ -103,7 +112,7 @@ func (j *Journal) Append(ch uint32, k Kind, data []byte) error {
 }
 
 func (j *Journal) appendLocked(ch uint32, k Kind, data []byte) error {
-	if j.err != nil {
+	if j.err != nil || j.dropped {
 		return j.err
 	}
 	j.last = max(j.last, (j.base + time.Since(j.t0)).Microseconds())

@@ -1,6 +1,7 @@
 package recording
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,7 +22,9 @@ type Session struct {
 	failed chan error // capacity 1
 	opened time.Time  // when this process got it, with the monotonic clock
 
-	durable, acked atomic.Int64 // offsets in the .tsr
+	durable, acked atomic.Int64  // offsets in the .tsr
+	behind         atomic.Int64  // since when, UnixNano, nothing new was acknowledged though there is something
+	news           chan struct{} // capacity 1: acked moved
 
 	// guarded by Spool.mu
 	due     time.Time
@@ -78,6 +81,63 @@ func (x *Session) Meta() Meta {
 // Failed gives one error if the recording cannot go on: the disk is full, a quota is
 // reached, a write failed, or the journal is not one. The session must end then.
 func (x *Session) Failed() <-chan error { return x.failed }
+
+// grown notes how much is durable.
+func (x *Session) grown(off int64) {
+	x.durable.Store(off)
+	if off > x.acked.Load() {
+		x.behind.CompareAndSwap(0, x.s.cfg.Clock().UnixNano())
+	}
+}
+
+// taken notes how much of it a recorder has.
+func (x *Session) taken(off int64) {
+	since := int64(0)
+	if off < x.durable.Load() {
+		if since = x.behind.Load(); since == 0 || off > x.acked.Load() {
+			since = x.s.cfg.Clock().UnixNano()
+		}
+	}
+	x.acked.Store(off)
+	x.behind.Store(since)
+	select {
+	case x.news <- struct{}{}:
+	default:
+	}
+}
+
+// Behind is how long a recorder has acknowledged nothing new although there was something;
+// zero while it keeps up.
+func (x *Session) Behind() time.Duration {
+	since := x.behind.Load()
+	if since == 0 {
+		return 0
+	}
+	return max(1, x.s.cfg.Clock().Sub(time.Unix(0, since)))
+}
+
+// WaitAcked waits until a recorder has what is durable now. One goroutine at a time.
+func (x *Session) WaitAcked(ctx context.Context) error {
+	for goal := x.durable.Load(); x.acked.Load() < goal; {
+		select {
+		case <-x.news:
+		case <-ctx.Done():
+			return fmt.Errorf("recording: %q: no recorder has taken its beginning: %w", x.id, context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
+// Abandon closes the recording of a session that goes on: what follows is not recorded, and
+// the recording says so.
+func (x *Session) Abandon(why string) error {
+	x.mu.Lock()
+	if x.finish == nil && !x.done && !x.w.final {
+		x.addOwn(KindGap, Gap{Why: "the session goes on from here and is not recorded: " + why})
+	}
+	x.mu.Unlock()
+	return x.Finish("unrecorded", why)
+}
 
 // JournalFile opens the journal for the connection process. The caller closes it.
 func (x *Session) JournalFile() (*os.File, error) {
@@ -329,7 +389,7 @@ func (x *Session) syncLocked() error {
 		return err
 	}
 	x.dirty = time.Time{}
-	x.durable.Store(x.w.off)
+	x.grown(x.w.off)
 	// What is durable in frames needs no room in the journal.
 	const grain = 1 << 20
 	if to := x.w.journal &^ 4095; to-x.punched >= grain && punch(x.journal, x.punched, to) {

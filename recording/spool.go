@@ -328,7 +328,7 @@ func (s *Spool) Acked(id string, offset int64, final bool) error {
 	x, f := s.running[id], s.finished[id]
 	switch {
 	case x != nil && !final && offset <= x.durable.Load():
-		x.acked.Store(offset)
+		x.taken(offset)
 		s.mu.Unlock()
 	case f != nil && final && offset == f.size:
 		s.mu.Unlock()

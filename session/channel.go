@@ -264,6 +264,9 @@ func (s *channel) requestProgram(kind, command string) bool {
 	}
 	if s.pty != nil {
 		prog.greeting = s.greeting(kind == "shell")
+		for _, line := range s.c.grant.Load().Notices {
+			_ = s.say(line) // a client that is gone shows elsewhere
+		}
 	}
 	go prog.run(s) // ends when the program has ended and its output is drained; awaited by wait
 	if closing {

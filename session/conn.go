@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
@@ -56,6 +57,8 @@ type conn struct {
 	ctx context.Context // its cause is why the connection ended
 	end context.CancelCauseFunc
 
+	held atomic.Pointer[chan struct{}] // closed when output may flow again; nil while it does
+
 	mu       sync.Mutex
 	channels map[uint32]*channel // open ones
 	last     uint32              // number of the newest channel
@@ -73,6 +76,7 @@ func serve(nc net.Conn, ctl *control.Conn, tight limits) error {
 	defer end(nil)
 	c := &conn{mon: newMonitor(ctl), tight: tight, channels: map[uint32]*channel{}, ctx: ctx, end: end}
 	c.mon.onRevoke = c.revoked
+	c.mon.onKeep = c.keep
 	c.mon.onLost = c.lost
 	go c.mon.listen(ctl) // ends with the socket, which the end of the process closes
 
@@ -192,10 +196,15 @@ func (c *conn) becomeUser(user, client string) (say string, err error) {
 	if !g.OK {
 		return g.Say, errors.New("monitor: refused at begin")
 	}
-	if file == nil {
-		return "", errors.New("monitor: no journal")
+	switch {
+	case file == nil && g.Unrecorded:
+		c.journal = recording.NewJournal(io.Discard, g.Start)
+		c.journal.Drop()
+	case file == nil || g.Unrecorded:
+		return "", errors.New("monitor: a journal where there should be none, or none where there should be")
+	default:
+		c.journal = recording.NewJournal(file, g.Start)
 	}
-	c.journal = recording.NewJournal(file, g.Start)
 	c.acc = launch.Account{Name: g.Account.Name, UID: g.Account.UID, GID: g.Account.GID, Groups: g.Account.Groups, Home: g.Account.Home, Shell: g.Account.Shell}
 	c.starter = launch.NewStarter(c.acc.UID)
 	if err := launch.Become(c.acc); err != nil {
@@ -353,6 +362,11 @@ func (c *conn) recordJSON(ch uint32, k recording.Kind, v any) error {
 
 func (c *conn) recorded(err error) error {
 	if err != nil {
+		if g := c.grant.Load(); g != nil && g.Lossy {
+			c.journal.Drop()
+			c.mon.tell(control.Unkept, &control.UnkeptMsg{Why: clip(err.Error(), 256)})
+			return nil
+		}
 		c.stop(ended{causeRecorder, "this session cannot be recorded any more: the disk is full, or a limit was reached"})
 	}
 	return err

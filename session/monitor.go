@@ -26,6 +26,7 @@ const maxUntold = 4096
 // monitor is conn's end of the control socket, across monitors.
 type monitor struct {
 	onRevoke func(control.RevokeMsg)
+	onKeep   func(control.KeepMsg)
 	onLost   func() // the socket closed; called once for each, on the receiving goroutine
 
 	mu     sync.Mutex
@@ -56,6 +57,8 @@ func (m *monitor) listen(c *control.Conn) {
 		switch body := msg.Body.(type) {
 		case *control.RevokeMsg:
 			m.onRevoke(*body)
+		case *control.KeepMsg:
+			m.onKeep(*body)
 		case *control.PingMsg:
 			m.tell(control.Pong, &control.PongMsg{})
 		default:

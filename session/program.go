@@ -240,6 +240,7 @@ func (p *program) output(s *channel, kind recording.Kind, from *os.File, to io.W
 				if keep(buf[:n]) != nil {
 					return
 				}
+				s.c.mayFlow()
 				if _, werr := to.Write(buf[:n]); werr != nil {
 					p.stopOutput()
 					return

@@ -149,6 +149,7 @@ func (v *sftpServer) serve() error {
 		if v.s.c.journal.Err() != nil {
 			return v.s.c.journal.Err() // what cannot be recorded is not answered
 		}
+		v.s.c.mayFlow()
 		binary.BigEndian.PutUint32(v.out, uint32(len(v.out)-4))
 		if _, err := v.w.Write(v.out); err != nil {
 			return nil // the client is gone

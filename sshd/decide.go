@@ -20,7 +20,7 @@ import (
 
 // request is the question about a login, or with another ask about what is in it.
 func (l *link) request(a policy.Ask, src policy.Identity, user policy.LocalUser, uid uint32, target string) policy.Request {
-	return policy.Request{Ask: a, Src: src, SrcAddr: l.srcAddr, Dst: l.s.cfg.Self(), DstAddr: l.dstAddr, User: user, UID: uid, Target: target, Now: l.s.cfg.Now()}
+	return policy.Request{Ask: a, Src: src, SrcAddr: l.srcAddr, Dst: l.s.cfg.Self(), DstAddr: l.dstAddr, User: user, UID: uid, Target: target, Now: l.s.cfg.Now(), BreakGlass: l.glass()}
 }
 
 // peer is who is at the address now; false when that is nobody, or another node.
@@ -46,7 +46,7 @@ func (l *link) decide(user policy.LocalUser, uid uint32) (policy.Decision, strin
 		return d, orElse(d.Say, sayDenied(user, l.s.cfg.Self().Name))
 	}
 	switch t := d.Terms(); {
-	case t.Record == policy.RecordRemote:
+	case t.Record == policy.RecordRemote && l.s.cfg.ShipNow == nil && !l.opened():
 		return d, sayRecorder
 	case l.s.cfg.SelfAttested && t.Record == policy.RecordRequired && !t.RecordDefault && !t.SelfAttested:
 		return d, saySelfAttested
@@ -101,7 +101,7 @@ func (l *link) admit(name string) (*grant, policy.Decision, string) {
 	if say == "" {
 		say = acc.Usable(l.s.cfg.Now())
 	}
-	if say == "" && l.s.cfg.Spool == nil {
+	if say == "" && l.s.cfg.Spool == nil && d.Terms().Record < policy.RecordBestEffort {
 		say = sayNoSpool
 	}
 	return &grant{user, acc, d}, d, say
@@ -149,34 +149,37 @@ func (l *link) begin(b *control.BeginMsg) (*control.GoMsg, *os.File, error) {
 		return nil, nil, fmt.Errorf("token: %w", err)
 	}
 	l.token = sha256.Sum256(token)
-	rec, journal, err := l.record()
-	if err == nil {
-		l.rec = rec
-		l.state = control.Running
-		if err = l.saveStateLocked(); err != nil {
-			journal.Close()
-			l.rec, l.state = nil, control.Open
-			_ = rec.Finish(causeLost, "the host could not keep the state of the session")
-		}
-	}
+	journal, err := l.startLocked()
 	l.mu.Unlock()
+	if err == nil {
+		err = l.awaitRecorder(journal)
+	}
 	if err != nil {
 		l.s.cfg.Log.Error("recording", "node", l.src.Name, "as", g.user, "err", err)
-		say := sayNoSpool
-		if errors.Is(err, recording.ErrQuota) {
-			say = "your recordings that wait on this host have reached their limit; tell its administrator"
+		var glass bool
+		if journal, glass = l.breakGlass(); !glass {
+			say := sayUnrecorded(err)
+			l.refused(b.User, d, say)
+			return &control.GoMsg{Say: say}, nil, nil
 		}
-		l.refused(b.User, d, say)
-		return &control.GoMsg{Say: say}, nil, nil
 	}
+	l.mu.Lock()
+	id, keep := l.id, l.keep
+	d = g.decision
+	l.mu.Unlock()
 	l.s.loggedIn(l)
-	l.watchRecording(rec)
-	l.s.cfg.Log.Info("session opened", "session", rec.ID(), "node", l.src.Name, "login", l.src.Who(), "as", g.user, "rule", ruleName(d), "pid", l.proc.pid)
-	l.s.audit(audit.Entry{Kind: "session.open", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(g.user), Session: rec.ID(), Verdict: d.Verdict.String(), Rule: ruleName(d), Text: l.client})
+	l.watchRecording()
+	l.s.cfg.Log.Info("session opened", "session", id, "node", l.src.Name, "login", l.src.Who(), "as", g.user, "rule", ruleName(d), "pid", l.proc.pid, "recording", keep.String())
+	l.s.audit(audit.Entry{Kind: "session.open", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(g.user), Session: id, Verdict: d.Verdict.String(), Rule: ruleName(d), Text: l.client,
+		Extra: map[string]string{"recording": keep.String()}})
 	a := g.account
 	msg := &control.GoMsg{OK: true, Account: control.Account{Name: a.Name, UID: a.UID, GID: a.GID, Groups: a.Groups, Home: a.Home, Shell: a.Shell},
-		ID: rec.ID(), Start: rec.Meta().Start, Person: l.src.Who(), Node: l.src.Name, AcceptEnv: d.AcceptEnv}
+		ID: id, Start: l.began, Person: l.src.Who(), Node: l.src.Name, AcceptEnv: d.AcceptEnv, Input: d.Terms().RecordInput, Unrecorded: keep.Off, Lossy: keep.Lossy}
 	msg.Command, msg.Message = d.Terms().Command, d.Terms().LoginMessage
+	if keep.Glass {
+		msg.Notices = append(msg.Notices, sayGlass)
+		l.s.audit(audit.Entry{Kind: "session.breakglass", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(g.user), Session: id, Verdict: d.Verdict.String(), Rule: ruleName(d), Text: keep.Why})
+	}
 	if l.s.logins != nil {
 		msg.Last = l.s.logins.Last(a.UID)
 	}
@@ -205,20 +208,6 @@ func (l *link) record() (*recording.Session, *os.File, error) {
 	return rec, f, nil
 }
 
-// watchRecording ends the session when its recording cannot go on.
-func (l *link) watchRecording(rec *recording.Session) {
-	l.s.wg.Add(1)
-	go func() { // ends with the link, or with the recording
-		defer l.s.wg.Done()
-		select {
-		case err := <-rec.Failed():
-			l.s.cfg.Log.Error("recording", "session", rec.ID(), "err", err)
-			l.revoke(causeRecorder, sayRecorderFailed)
-		case <-l.over:
-		}
-	}()
-}
-
 func tagWords(tags []policy.Tag) []string {
 	var out []string
 	for _, t := range tags {
@@ -241,8 +230,8 @@ func (l *link) ask(b *control.AskMsg) *control.AnswerMsg {
 	n := l.denied
 	l.mu.Unlock()
 	if say != "" && n <= maxDeniedAudit {
-		l.s.cfg.Log.Info("refused", "session", l.rec.ID(), "what", b.Kind, "target", clean(b.Target, 256), "say", say)
-		l.s.audit(audit.Entry{Kind: "session.channel", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(l.grant.user), Session: l.rec.ID(), Verdict: "deny", Text: clean(b.Kind+" "+b.Target, 512)})
+		l.s.cfg.Log.Info("refused", "session", l.id, "what", b.Kind, "target", clean(b.Target, 256), "say", say)
+		l.s.audit(audit.Entry{Kind: "session.channel", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(l.grant.user), Session: l.id, Verdict: "deny", Text: clean(b.Kind+" "+b.Target, 512)})
 	}
 	return &control.AnswerMsg{OK: say == "", Say: say}
 }
@@ -336,12 +325,12 @@ const obeyTime = 2 * time.Second
 // revoke ends the connection: the process is told, and made to.
 func (l *link) revoke(cause, say string) {
 	l.mu.Lock()
-	if l.revoked != nil || l.rec == nil || l.state == control.Ended {
+	if l.revoked != nil || l.id == "" || l.state == control.Ended {
 		l.mu.Unlock()
 		return
 	}
 	l.revoked = &control.RevokeMsg{Cause: cause, Say: say}
-	ctl, rec := l.ctl, l.rec
+	ctl, rec, id := l.ctl, l.rec, l.id
 	msg := *l.revoked
 	l.mu.Unlock()
 	if ctl != nil {
@@ -349,9 +338,11 @@ func (l *link) revoke(cause, say string) {
 			_ = ctl.Send(control.Message{Type: control.Revoke, Body: &msg}, nil)
 		}()
 	}
-	_ = rec.Note(cause, say)
-	l.s.cfg.Log.Info("session revoked", "session", rec.ID(), "node", l.src.Name, "as", l.grant.user, "say", say)
-	l.s.audit(audit.Entry{Kind: "session.revoke", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(l.grant.user), Session: rec.ID(), Verdict: cause, Text: say})
+	if rec != nil {
+		_ = rec.Note(cause, say)
+	}
+	l.s.cfg.Log.Info("session revoked", "session", id, "node", l.src.Name, "as", l.grant.user, "say", say)
+	l.s.audit(audit.Entry{Kind: "session.revoke", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(l.grant.user), Session: id, Verdict: cause, Text: say})
 	l.s.wg.Add(1)
 	go func() { // ends with the process
 		defer l.s.wg.Done()

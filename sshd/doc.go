@@ -19,8 +19,25 @@
 // question, and must still be the same node. The account is looked up once, and its uid
 // is in the request that is evaluated and is the one dropped to.
 //
-// Nothing is admitted without an identity, a policy, a recording; a policy's "check", and
-// a recorder that a rule insists on, are refused in words until this host can do them.
+// Nothing is admitted without an identity and a policy; a policy's "check" is refused in
+// words until this host can do it.
+//
+// # Recording
+//
+// How a session is recorded is the rule's word (policy.Terms):
+//
+//	required          no session that cannot be recorded here; it ends when that fails, or
+//	                  goes on unrecorded where onRecordFailure says so
+//	required-remote   and none whose beginning no recorder took within RecorderWait. When
+//	                  nothing is acknowledged for RecorderHold, output is held back; after
+//	                  RecorderEnd the session ends
+//	best-effort       it begins and goes on without a recording where there can be none
+//	off               nothing is recorded; its beginning and end are audited all the same
+//
+// Where a session could not begin because of its recording, the rules with breakGlass are
+// asked alone. Whoever is let in by one is told so, and it is audited (session.breakglass),
+// as is a session that goes on unrecorded (session.unrecorded): its recording, if it had
+// one, is closed with a gap that says so, and conn is told to keep nothing any more.
 //
 // # Revocation
 //
@@ -45,7 +62,7 @@
 //	 "user":NAME,"uid":N,"gid":N,"shell":PATH,"src_id":ID,"src_name":NAME,
 //	 "src_user":LOGIN,"src_tags":[TAG],"src_addr":ADDR,"dst_addr":ADDR,
 //	 "remote":"ADDR:PORT","local":"ADDR:PORT","client":TEXT,"began":TIME,
-//	 "key":policy.Decision.Key,"section":TEXT,"rule":N,
+//	 "keep":{how it is recorded},"key":policy.Decision.Key,"section":TEXT,"rule":N,
 //	 "asks":{"CHANNEL":[{"kind":TEXT,"target":TEXT}]},"ttys":{"CHANNEL":"/dev/pts/N"}}
 //
 // START is field 22 of /proc/PID/stat, so that a number that was given out again is not

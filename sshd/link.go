@@ -49,7 +49,10 @@ type link struct {
 	grant    *grant    // of the last attempt that was admitted
 	client   string
 	began    time.Time
-	rec      *recording.Session
+	id       string             // of the session; "" before it began
+	rec      *recording.Session // nil while nothing is recorded
+	keep     keeping            // how it is to be recorded
+	held     bool               // output is held back
 	token    [sha256.Size]byte
 	denied   int // asks that were refused
 	asks     map[uint32][]ask
@@ -226,6 +229,8 @@ func (l *link) answer(m control.Message) (control.Message, *os.File, error) {
 		l.tty(b)
 	case *control.GoneMsg:
 		l.gone(b.Channel)
+	case *control.UnkeptMsg:
+		l.unrecorded(clean(b.Why, 256))
 	case *control.DoneMsg:
 		l.mu.Lock()
 		l.cause, l.text = clean(b.Cause, 32), clean(b.Text, 512)
@@ -415,7 +420,7 @@ func (l *link) finish() {
 		l.ctl.Close()
 		l.ctl = nil
 	}
-	rec, g, denied := l.rec, l.grant, l.denied
+	id, rec, g, denied := l.id, l.rec, l.grant, l.denied
 	cause, text := l.cause, l.text
 	if l.revoked != nil {
 		cause, text = l.revoked.Cause, l.revoked.Say
@@ -434,23 +439,25 @@ func (l *link) finish() {
 		}
 	}
 	l.s.leave(l)
-	if rec == nil {
+	if id == "" {
 		return
 	}
-	if err := rec.Finish(cause, text); err != nil {
-		l.s.cfg.Log.Error("recording", "session", rec.ID(), "err", err)
+	if rec != nil {
+		if err := rec.Finish(cause, text); err != nil {
+			l.s.cfg.Log.Error("recording", "session", id, "err", err)
+		}
 	}
 	l.forgetState()
-	l.s.cfg.Log.Info("session closed", "session", rec.ID(), "node", l.src.Name, "as", g.user, "cause", cause)
-	l.s.audit(audit.Entry{Kind: "session.close", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(g.user), Session: rec.ID(), Verdict: cause, Text: text, Extra: map[string]string{"refused": strconv.Itoa(denied)}})
+	l.s.cfg.Log.Info("session closed", "session", id, "node", l.src.Name, "as", g.user, "cause", cause)
+	l.s.audit(audit.Entry{Kind: "session.close", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(g.user), Session: id, Verdict: cause, Text: text, Extra: map[string]string{"refused": strconv.Itoa(denied)}})
 }
 
 // view is the link as a Session; false when nobody is logged in on it.
 func (l *link) view() (Session, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.rec == nil || l.state == control.Ended {
+	if l.id == "" || l.state == control.Ended {
 		return Session{}, false
 	}
-	return Session{ID: l.rec.ID(), Peer: l.srcAddr, Node: l.src.Name, Login: l.src.Who(), LocalUser: l.grant.user, Start: l.began, PID: l.proc.pid, Channels: len(l.asks), Away: l.ctl == nil}, true
+	return Session{ID: l.id, Peer: l.srcAddr, Node: l.src.Name, Login: l.src.Who(), LocalUser: l.grant.user, Start: l.began, PID: l.proc.pid, Channels: len(l.asks), Away: l.ctl == nil}, true
 }

@@ -31,6 +31,9 @@ type Limits struct {
 	SessionsPerConn   int           // channels open at once on a connection: 64
 	AsksPerConn       int           // granted and not yet gone: 256
 	Linger            time.Duration // without a monitor a connection goes on for: 10 min
+	RecorderWait      time.Duration // for a recorder to take the beginning, where the rule needs one: 10 s
+	RecorderHold      time.Duration // with nothing acknowledged, output is held back after: 15 s
+	RecorderEnd       time.Duration // and the session ended after: 2 min
 }
 
 func (l Limits) withDefaults() Limits {
@@ -51,6 +54,14 @@ func (l Limits) withDefaults() Limits {
 	if l.Linger <= 0 {
 		l.Linger = 10 * time.Minute
 	}
+	for _, d := range []struct {
+		v *time.Duration
+		d time.Duration
+	}{{&l.RecorderWait, 10 * time.Second}, {&l.RecorderHold, 15 * time.Second}, {&l.RecorderEnd, 2 * time.Minute}} {
+		if *d.v <= 0 {
+			*d.v = d.d
+		}
+	}
 	return l
 }
 
@@ -61,7 +72,8 @@ type Config struct {
 	Policy       func() *policy.Policy                    // nil: nobody may do anything
 	Changed      <-chan struct{}                          // policy or netmap changed; nil: never
 	HostSigners  []gossh.Signer                           // host keys; they stay in this process
-	Spool        *recording.Spool                         // nil: no session
+	Spool        *recording.Spool                         // nil: no session that must be recorded
+	ShipNow      func()                                   // hurries what is in the spool to a recorder; nil: there is none
 	ConnCommand  []string                                 // starts a connection process: {"/proc/self/exe", "conn"}
 	RunDir       string                                   // state of open connections, and the socket they come back to
 	Audit        func(audit.Entry)                        // nil: nothing is audited

@@ -47,6 +47,7 @@ type stateFile struct {
 	Key     string            `json:"key"`
 	Section string            `json:"section"`
 	Rule    int               `json:"rule"`
+	Keep    keeping           `json:"keep"`
 	Asks    map[uint32][]ask  `json:"asks,omitempty"`
 	TTYs    map[uint32]string `json:"ttys,omitempty"`
 }
@@ -56,16 +57,16 @@ const maxStateFile = 16 << 20
 func (s *Server) connsDir() string   { return filepath.Join(s.cfg.RunDir, "conns") }
 func (s *Server) socketPath() string { return filepath.Join(s.cfg.RunDir, "resume.sock") }
 
-func (l *link) statePath() string { return filepath.Join(l.s.connsDir(), l.rec.ID()+".json") }
+func (l *link) statePath() string { return filepath.Join(l.s.connsDir(), l.id+".json") }
 
 // saveLocked keeps the state of a connection that can outlive this process. A write that
 // fails leaves the state before, which grants no more than this one did.
 func (l *link) saveLocked() {
-	if l.rec == nil || l.detached {
+	if l.id == "" || l.detached {
 		return
 	}
 	if err := l.saveStateLocked(); err != nil {
-		l.s.cfg.Log.Error("state", "session", l.rec.ID(), "err", err)
+		l.s.cfg.Log.Error("state", "session", l.id, "err", err)
 	}
 }
 
@@ -74,11 +75,11 @@ func (l *link) saveStateLocked() error {
 		return nil
 	}
 	g := l.grant
-	b, err := json.Marshal(stateFile{Version: 1, ID: l.rec.ID(), PID: l.proc.pid, Start: l.proc.start, Token: hex.EncodeToString(l.token[:]),
+	b, err := json.Marshal(stateFile{Version: 1, ID: l.id, PID: l.proc.pid, Start: l.proc.start, Token: hex.EncodeToString(l.token[:]),
 		User: g.user, UID: g.account.UID, GID: g.account.GID, SrcID: l.src.ID, SrcName: l.src.Name, SrcUser: l.src.User, SrcTags: l.src.Tags,
 		SrcAddr: l.srcAddr, DstAddr: l.dstAddr, Remote: l.remote, Local: l.local, Client: l.client, Shell: g.account.Shell, Began: l.began,
 		Key: g.decision.Key(), Section: g.decision.Section, Rule: g.decision.Rule,
-		Asks: l.asks, TTYs: l.ttys})
+		Keep: l.keep, Asks: l.asks, TTYs: l.ttys})
 	if err != nil {
 		return fmt.Errorf("state: %w", err)
 	}
@@ -139,6 +140,16 @@ func (s *Server) recover(ctx context.Context) (*sync.WaitGroup, error) {
 	return &back, nil
 }
 
+// unrecorded reports whether a session goes on whose recording has ended.
+func (s *Server) unrecorded(id string) bool {
+	for _, l := range s.all() {
+		if l.id == id {
+			return true
+		}
+	}
+	return false
+}
+
 func (s *Server) finishOrphans() error {
 	ids, err := s.cfg.Spool.Orphans()
 	if err != nil {
@@ -148,6 +159,9 @@ func (s *Server) finishOrphans() error {
 		rec, err := s.cfg.Spool.Adopt(id)
 		if err == nil {
 			err = rec.Finish(causeLost, "the host stopped, or the connection process ended while the daemon was away")
+		}
+		if s.unrecorded(id) {
+			continue // it goes on, without
 		}
 		if err != nil {
 			s.cfg.Log.Error("recording without a session", "session", id, "err", err)
@@ -193,8 +207,11 @@ func (s *Server) takeOver(name string) error {
 	if s.cfg.Spool == nil {
 		return fail(errors.New("no spool"))
 	}
-	if l.rec, err = s.cfg.Spool.Adopt(st.ID); err != nil {
-		return fail(err)
+	l.id, l.keep = st.ID, st.Keep
+	if !l.keep.Off {
+		if l.rec, err = s.cfg.Spool.Adopt(st.ID); err != nil {
+			return fail(err)
+		}
 	}
 	s.mu.Lock()
 	s.links[l] = struct{}{}
@@ -205,7 +222,7 @@ func (s *Server) takeOver(name string) error {
 	}
 	u.conns++
 	s.mu.Unlock()
-	l.watchRecording(l.rec)
+	l.watchRecording()
 	s.cfg.Log.Info("session taken over", "session", st.ID, "node", st.SrcName, "as", st.User, "pid", st.PID)
 	s.audit(audit.Entry{Kind: "session.adopt", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(st.User), Session: st.ID})
 	s.wg.Go(l.serve)
@@ -309,6 +326,9 @@ func (s *Server) comeBack(nc *net.UnixConn) {
 	if revoked != nil {
 		_ = ctl.Send(control.Message{Type: control.Revoke, Body: revoked}, nil)
 	}
+	if k := l.reminder(); k != nil {
+		_ = ctl.Send(control.Message{Type: control.Keep, Body: k}, nil)
+	}
 	l.startListening(ctl)
 	s.cfg.Log.Info("session is back", "session", r.ID, "pid", l.proc.pid)
 }
@@ -333,7 +353,7 @@ func (s *Server) claim(ctl *control.Conn, r *control.ResumeMsg) *link {
 	sum := sha256.Sum256(r.Token)
 	for _, l := range s.all() {
 		l.mu.Lock()
-		match := l.rec != nil && l.rec.ID() == r.ID && l.state == control.Running && l.survive
+		match := l.id != "" && l.id == r.ID && l.state == control.Running && l.survive
 		token, uid := l.token, uint32(0)
 		if match {
 			uid = l.grant.account.UID

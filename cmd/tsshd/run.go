@@ -349,6 +349,13 @@ func (h *host) openStores() error {
 	return nil
 }
 
+// shipNow has what is in the spool sent without waiting for the sender's next look.
+func (h *host) shipNow() {
+	if s := h.sender.Load(); s != nil {
+		s.Kick()
+	}
+}
+
 // countersign has the hub put its time and signature under the start of a recording.
 func (h *host) countersign(ctx context.Context, s recording.Start) (recording.Countersignature, error) {
 	sender := h.sender.Load()
@@ -388,7 +395,7 @@ func (h *host) serve(ctx context.Context, n *netnode.Node, c *netmap.Client) err
 		Self:    func() policy.Identity { return c.Map().Self },
 		WhoIs:   n.WhoIs,
 		Policy:  func() *policy.Policy { return c.Map().Policy },
-		Changed: h.changed, HostSigners: h.keys.signers, Spool: h.spool,
+		Changed: h.changed, HostSigners: h.keys.signers, Spool: h.spool, ShipNow: h.shipNow,
 		ConnCommand: []string{"/proc/self/exe", "conn"}, RunDir: filepath.Join(h.flags.runDir, "sshd"),
 		Audit: h.audited, Log: h.log, Mesh: c.Map().Mesh, SelfAttested: !root, OwnUserOnly: !root,
 	})

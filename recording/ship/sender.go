@@ -51,6 +51,8 @@ type SenderConfig struct {
 type Sender struct {
 	cfg SenderConfig
 
+	kick chan struct{} // capacity 1: something should not wait
+
 	mu     sync.Mutex
 	items  map[string]*progress // owned by Run but for the fields that Status reads under mu
 	status Status
@@ -86,7 +88,16 @@ func NewSender(cfg SenderConfig) (*Sender, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Sender{cfg: cfg, items: map[string]*progress{}}, nil
+	return &Sender{cfg: cfg, items: map[string]*progress{}, kick: make(chan struct{}, 1)}, nil
+}
+
+// Kick makes the Sender look now: somebody waits for the recorder to have what is in the
+// spool. A recorder that did not answer is tried again, once a second at most.
+func (s *Sender) Kick() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
 }
 
 // Status says how far the Sender is.
@@ -103,6 +114,7 @@ func (s *Sender) Run(ctx context.Context) error {
 	defer wg.Wait()
 	slots := make(chan struct{}, atOnce)
 	var down time.Duration // the present pause of a recorder that does not answer
+	var tried time.Time    // when it last was
 	var upAt time.Time     // it is not asked before
 	trouble := make(chan error, atOnce)
 	tick := time.NewTicker(look)
@@ -115,11 +127,16 @@ func (s *Sender) Run(ctx context.Context) error {
 			upAt, down = s.noteTrouble(err, upAt, down)
 			continue
 		case <-tick.C:
+		case <-s.kick:
+			if now := time.Now(); now.Sub(tried) >= look {
+				upAt = time.Time{}
+			}
 		}
 		now := time.Now()
 		if now.Before(upAt) {
 			continue
 		}
+		tried = now
 		for _, it := range s.due(s.cfg.Spool.Recordings(), now) {
 			select {
 			case slots <- struct{}{}:

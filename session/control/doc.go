@@ -12,7 +12,8 @@
 //	 | begin{user,client} --------------> |   login done: account, decision, token, journal (fd)
 //	 | ask{kind,target}   --------------> |   every channel, subsystem, forward
 //	 | tty, gone, done    --------------> |   told, not asked
-//	 | <-------------- revoke, ping       |
+//	 | unkept{why}        --------------> |   the journal takes no more, and the rule lets it go on
+//	 | <-------------- revoke, keep, ping |
 //	 | pong               --------------> |
 //
 // After the monitor died, conn connects to the socket it was told in the answer to begin

@@ -38,6 +38,8 @@ const (
 	Resume  Type = "resume"
 	Resumed Type = "resumed"
 	Revoke  Type = "revoke"
+	Keep    Type = "keep"
+	Unkept  Type = "unkept"
 	Ping    Type = "ping"
 	Pong    Type = "pong"
 )
@@ -71,6 +73,7 @@ var table = map[Type]entry{
 	TTY:     {true, Running, 0, func() any { return new(TTYMsg) }},
 	Gone:    {true, Running, 0, func() any { return new(GoneMsg) }},
 	Pong:    {true, Open | Running, 0, func() any { return new(PongMsg) }},
+	Unkept:  {true, Running, 0, func() any { return new(UnkeptMsg) }},
 	Done:    {true, Open | Running, Ended, func() any { return new(DoneMsg) }},
 	Welcome: {false, 0, 0, func() any { return new(WelcomeMsg) }},
 	Signed:  {false, 0, 0, func() any { return new(SignedMsg) }},
@@ -79,6 +82,7 @@ var table = map[Type]entry{
 	Answer:  {false, 0, 0, func() any { return new(AnswerMsg) }},
 	Resumed: {false, 0, 0, func() any { return new(ResumedMsg) }},
 	Revoke:  {false, 0, 0, func() any { return new(RevokeMsg) }},
+	Keep:    {false, 0, 0, func() any { return new(KeepMsg) }},
 	Ping:    {false, 0, 0, func() any { return new(PingMsg) }},
 }
 
@@ -158,12 +162,17 @@ type GoMsg struct {
 	Person    string    `json:"person"`
 	Node      string    `json:"node"`
 	AcceptEnv []string  `json:"accept_env,omitempty"`
-	Input     bool      `json:"input,omitempty"`  // keep keys that the terminal echoes
-	Socket    string    `json:"socket,omitempty"` // where to resume; "" when this connection cannot
-	Token     []byte    `json:"token,omitempty"`
-	Command   string    `json:"command,omitempty"` // the rule's, run instead of whatever is asked for
-	Message   string    `json:"message,omitempty"` // the rule's, shown when a terminal opens
-	Last      string    `json:"last,omitempty"`    // when and from where the account was last used
+	Input     bool      `json:"input,omitempty"` // keep keys that the terminal echoes
+	// Unrecorded comes without a journal: nothing is kept. Lossy goes on when the journal
+	// takes no more, and says so with unkept; without it the connection ends then.
+	Unrecorded bool     `json:"unrecorded,omitempty"`
+	Lossy      bool     `json:"lossy,omitempty"`
+	Notices    []string `json:"notices,omitempty"` // lines for the person, where a terminal opens
+	Socket     string   `json:"socket,omitempty"`  // where to resume; "" when this connection cannot
+	Token      []byte   `json:"token,omitempty"`
+	Command    string   `json:"command,omitempty"` // the rule's, run instead of whatever is asked for
+	Message    string   `json:"message,omitempty"` // the rule's, shown when a terminal opens
+	Last       string   `json:"last,omitempty"`    // when and from where the account was last used
 }
 
 // AskMsg asks for one more thing: Kind is one of the words of Kinds.
@@ -215,6 +224,17 @@ type RevokeMsg struct {
 	Channel uint32 `json:"channel"`
 	Cause   string `json:"cause"`
 	Say     string `json:"say"`
+}
+
+// KeepMsg tells conn about the recording of its session.
+type KeepMsg struct {
+	Held bool `json:"held,omitempty"` // no output until this is taken back
+	Drop bool `json:"drop,omitempty"` // keep nothing any more; for good
+}
+
+// UnkeptMsg tells that the journal took no more and the session goes on without.
+type UnkeptMsg struct {
+	Why string `json:"why"`
 }
 
 // PingMsg asks for a sign of life.
