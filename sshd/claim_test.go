@@ -69,7 +69,7 @@ func TestClaimProof(t *testing.T) {
 		"ended":         {func(l *link, _ *control.ResumeMsg) { l.state = control.Ended }, false},
 	} {
 		s := &Server{cfg: Config{Log: slog.New(slog.DiscardHandler)}, links: map[*link]struct{}{}}
-		l := &link{s: s, survive: true, state: control.Running, rec: rec, token: sha256.Sum256(token), proc: &process{pid: os.Getpid(), start: start},
+		l := &link{s: s, survive: true, state: control.Running, id: rec.ID(), rec: rec, token: sha256.Sum256(token), proc: &process{pid: os.Getpid(), start: start},
 			grant: &grant{account: launch.Account{UID: uint32(os.Getuid())}}}
 		s.links[l] = struct{}{}
 		r := &control.ResumeMsg{Version: control.Version, ID: rec.ID(), Token: token}
