@@ -75,6 +75,7 @@ type Node struct {
 	cfg    Config
 	log    *slog.Logger
 	bind   *path.Bind
+	keys   atomic.Pointer[nodeKeys]
 	filter *filter.Filter
 	gate   *filter.Device
 	net    network
@@ -101,8 +102,9 @@ type Node struct {
 	peers     map[netmap.WGPublic][]netip.Prefix // as WireGuard has them
 	endpoints map[string]netmap.Where            // published, by node id
 	saved     savedState
-	next      time.Time // when the next peer expires
-	ready     bool      // a map was in force once
+	rekeyed   map[netmap.WGPublic]netmap.WGPublic // the former keys of peers that were talked to
+	next      time.Time                           // when the next peer expires
+	ready     bool                                // a map was in force once
 	closed    bool
 }
 
@@ -130,6 +132,7 @@ func New(cfg Config) (*Node, error) {
 	}
 	n := &Node{cfg: cfg, log: cfg.Log, kick: make(chan struct{}, 1),
 		peers: map[netmap.WGPublic][]netip.Prefix{}, endpoints: map[string]netmap.Where{}, looks: make(chan struct{}, 1), afar: make(chan struct{})}
+	n.keys.Store(&nodeKeys{cfg.PrivateKey, cfg.Control})
 	n.ranges.Store(new([]netip.Prefix))
 	n.saved = loadEndpoints(cfg.EndpointsFile, cfg.Log)
 

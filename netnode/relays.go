@@ -37,7 +37,7 @@ var errRelayCertificate = errors.New("the relay shows another certificate than t
 func (n *Node) relayTLS(s relay.Server) (*tls.Config, error) {
 	switch {
 	case s.Pin != [32]byte{}:
-		return netmap.ClientTLS(n.cfg.Control, netmap.ControlPublic(s.Pin))
+		return netmap.ClientTLS(n.keys.Load().control, netmap.ControlPublic(s.Pin))
 	case s.CertHash != [32]byte{}:
 		return &tls.Config{MinVersion: tls.VersionTLS12, ServerName: s.Host, InsecureSkipVerify: true, VerifyConnection: func(cs tls.ConnectionState) error {
 			if len(cs.PeerCertificates) == 0 || sha256.Sum256(cs.PeerCertificates[0].Raw) != s.CertHash {

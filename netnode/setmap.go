@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.zx2c4.com/wireguard/device"
-
 	"tssh/netnode/filter"
 	"tssh/netnode/netmap"
 	"tssh/netnode/path"
@@ -56,6 +54,7 @@ func (n *Node) applyLocked(now time.Time) {
 	n.next = next
 	ranges := validRanges(m)
 	n.ranges.Store(&ranges)
+	n.followKeys(v)
 	n.view.Store(v)
 	rules := &filter.Rules{Self: v.addrs, Peers: v.byAddr, AdmitPorts: n.cfg.AdmitPorts}
 	if m.Policy != nil {
@@ -126,7 +125,7 @@ func (n *Node) effective(m *netmap.Map, now time.Time) (*view, time.Time) {
 		n.log.Warn("this node's membership has expired")
 		return v, next
 	}
-	self := n.cfg.PrivateKey.Public()
+	self := n.keys.Load().wg.Public()
 	keys := map[netmap.WGPublic]bool{self: true}
 	for i := range m.Peers {
 		p := m.Peers[i]
@@ -190,6 +189,9 @@ func (n *Node) applyPeersLocked(v *view) {
 			// In the same set as the peer is made, or WireGuard would roam by itself.
 			fmt.Fprintf(&ipc, "endpoint=%s\n", p.Key.Hex())
 			n.bind.AddPeer(path.Key(p.Key))
+			if former, ok := n.rekeyed[p.Key]; ok {
+				n.bind.Inherit(path.Key(p.Key), path.Key(former))
+			}
 			fresh = append(fresh, p)
 		}
 		ipc.WriteString("replace_allowed_ips=true\n")
@@ -213,16 +215,12 @@ func (n *Node) applyPeersLocked(v *view) {
 		old := n.saved.Peers[p.Key]
 		n.bind.SetEndpoints(k, slices.Concat(n.endpoints[p.ID].Endpoints, old))
 		n.bind.SetHome(k, n.endpoints[p.ID].Home)
-		if len(old) == 0 {
-			continue
-		}
 		// A peer of the last run still sends into the old session; tell it about the new one.
-		if wp := n.dev.LookupPeer(device.NoisePublicKey(p.Key)); wp != nil {
-			if err := wp.SendHandshakeInitiation(false); err != nil {
-				n.log.Debug("no handshake with former peer", "node", p.Name, "err", err)
-			}
+		if _, ok := n.rekeyed[p.Key]; ok || len(old) > 0 {
+			n.greet(p.Key)
 		}
 	}
+	n.rekeyed = nil
 }
 
 // SetEndpoints sets where a node said that it can be reached, by its id.

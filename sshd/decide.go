@@ -304,8 +304,10 @@ func (l *link) review() {
 	}
 	// By itself: neither a stopped process nor a slow disk may delay the next link's turn.
 	l.s.wg.Add(1)
+	l.s.revoking.Add(1)
 	go func() { // ends within the control socket's time for sending, or a sync
 		defer l.s.wg.Done()
+		defer l.s.revoking.Done()
 		if say != "" {
 			l.revoke(causeRevoked, say)
 			return

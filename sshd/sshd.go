@@ -103,7 +103,8 @@ type Server struct {
 	stopWatch  context.CancelFunc
 	watchDone  chan struct{}
 
-	wg sync.WaitGroup // one for each link, and its helpers
+	wg       sync.WaitGroup // one for each link, and its helpers
+	revoking sync.WaitGroup // what a review has to take back
 }
 
 // usage is what one person, or one tagged machine, has open.
@@ -185,6 +186,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	defer stop()
 	err = s.accept(ctx, l)
 	cancel()
+	s.review() // what ended this may have ended everybody's right, as when the host itself is out of its mesh
+	s.revoking.Wait()
 	s.detachAll()
 	s.wg.Wait()
 	return err

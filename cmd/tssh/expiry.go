@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"time"
+
+	"tssh/netnode/localapi"
 )
 
 // warnAhead is how long before its end a membership is spoken of at every login.
@@ -37,4 +39,15 @@ func endsSoon(end, now time.Time) string {
 		in = fmt.Sprintf("in %d hours", int(left.Hours()))
 	}
 	return "this computer's membership ends " + in + ": tssh up --join-file FILE, with a token from tsshub key create"
+}
+
+// outside says what a node that is out of its mesh can do; empty: it is not.
+func outside(state string) string {
+	switch state {
+	case localapi.StateExpired:
+		return endsSoon(time.Unix(0, 0), time.Now())
+	case localapi.StateRemoved:
+		return "this node was removed from the mesh; as another one it may come back: tssh up --join-file FILE, with a token from tsshub key create"
+	}
+	return ""
 }

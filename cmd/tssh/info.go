@@ -87,6 +87,10 @@ func (a *app) status(ctx context.Context, args []string) error {
 		fmt.Fprintf(a.out, "\naddresses: %s", addresses(st.Self))
 	}
 	fmt.Fprintf(a.out, "\nmesh:      %s\n", oneLine(st.Mesh))
+	if words := outside(st.State); words != "" {
+		fmt.Fprintf(a.out, "problem:   %s\n", words)
+		return nil
+	}
 	online := "not connected; paths and rights stay as they were last known"
 	if st.HubOnline {
 		online = "connected"
@@ -127,6 +131,9 @@ func (a *app) status(ctx context.Context, args []string) error {
 	}
 	if words := membership(st.Expires, time.Now()); words != "" {
 		fmt.Fprintf(a.out, "expires:   %s\n", words)
+	}
+	if !st.KeysSince.IsZero() {
+		fmt.Fprintf(a.out, "keys:      since %s\n", st.KeysSince.Local().Format("2 January 2006 15:04"))
 	}
 	if st.Problem != "" {
 		fmt.Fprintf(a.out, "problem:   %s\n", oneLine(st.Problem))

@@ -230,8 +230,12 @@ func (a *app) up(ctx context.Context, args []string) error {
 	token := fs.String("join", "", "")
 	file := fs.String("join-file", "", "")
 	hostname := fs.String("hostname", "", "")
-	if err := fs.parse(args, 0, 0, "up [--join-file FILE|-] [--hostname NAME]"); err != nil {
+	rotate := fs.Bool("rotate", false, "")
+	if err := fs.parse(args, 0, 0, "up [--join-file FILE|-] [--hostname NAME] | up --rotate"); err != nil {
 		return err
+	}
+	if *rotate && (*token != "" || *file != "") {
+		return usage("--rotate and a token are both given: joining again gives the node another key anyway")
 	}
 	if *file != "" {
 		if *token != "" {
@@ -284,6 +288,12 @@ func (a *app) up(ctx context.Context, args []string) error {
 	}
 	if st, err = a.waitRunning(ctx, c, st); err != nil {
 		return err
+	}
+	if *rotate {
+		if err := c.Rotate(ctx); err != nil {
+			return err
+		}
+		fmt.Fprintln(a.out, "this node has new keys, and the hub has told the others")
 	}
 	fmt.Fprintf(a.out, "%s is up in %s: %s\n", oneLine(st.Self.Name), oneLine(st.Mesh), addresses(st.Self))
 	return nil

@@ -3,6 +3,7 @@
 //
 //	tsshd run      the daemon: mesh node, SSH monitor, spool of recordings, local API
 //	tsshd conn     one SSH connection; started by run, once for each, never by hand
+//	tsshd rotate-keys  has the running daemon make other keys for the node
 //	tsshd uninstall  takes away what outlives the daemon: device, routes, SSH namespace
 //	tsshd inetd    one SSH connection on standard input and output, with an identity that
 //	               is given and not proven: for tests of the SSH side without a mesh

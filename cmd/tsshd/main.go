@@ -26,6 +26,7 @@ func main() {
 func dispatch(args []string) int {
 	if len(args) == 0 {
 		fmt.Fprintln(os.Stderr, "usage: tsshd run --state DIR [--join-file FILE|-] [--hostname NAME] [--tun NAME | --userspace] [--udp-port N]")
+		fmt.Fprintln(os.Stderr, "       tsshd rotate-keys [--socket PATH]")
 		fmt.Fprintln(os.Stderr, "       tsshd uninstall [--state DIR] [--tun NAME] [--purge]")
 		return 2
 	}
@@ -34,6 +35,8 @@ func dispatch(args []string) int {
 		return runCommand(args[1:], os.Stdin, os.Stderr)
 	case "inetd":
 		return inetdCommand(args[1:], os.Stdin, os.Stdout, os.Stderr)
+	case "rotate-keys":
+		return rotateCommand(args[1:], os.Stdout, os.Stderr)
 	case "uninstall":
 		return uninstallCommand(args[1:], os.Stdout, os.Stderr)
 	case "version", "--version":

@@ -42,6 +42,7 @@ type runFlags struct {
 	userspace, loopback, portMapping, verbose            bool
 	udpPort                                              int
 	spoolMax, spoolFree                                  int64
+	rotateEvery                                          time.Duration
 	names                                                names.Mode
 }
 
@@ -62,6 +63,7 @@ func parseRun(args []string, stderr io.Writer) (runFlags, error) {
 	fs.BoolVar(&f.userspace, "userspace", false, "no kernel device: the network stack runs in this process")
 	fs.IntVar(&f.udpPort, "udp-port", 41641, "UDP port of WireGuard, 0 for any")
 	fs.BoolVar(&f.portMapping, "port-mapping", true, "ask a home or office router (PCP, NAT-PMP) to let peers in")
+	every := fs.String("rotate-keys", "never", "make other keys when these are as old as that: 30d, 12h, never")
 	fs.BoolVar(&f.loopback, "loopback", false, "be reachable at 127.0.0.1 too, for a mesh on one machine")
 	fs.StringVar(&f.owner, "owner", "", "account of the person whose computer this is (default: who started this with sudo)")
 	fs.StringVar(&f.localUsers, "local-users", "", "who may use the mesh on this computer: owner, any, or accounts with commas between (default: any on tagged machines, else owner; root always may)")
@@ -83,6 +85,10 @@ func parseRun(args []string, stderr io.Writer) (runFlags, error) {
 		return f, fail("--tun needs root").hint("run it as root, or use --userspace")
 	case f.udpPort < 0 || f.udpPort > 65535:
 		return f, fail("--udp-port %d is not a port", f.udpPort)
+	}
+	var err error
+	if f.rotateEvery, err = keyAge(*every); err != nil {
+		return f, err
 	}
 	mode, err := names.ParseMode(*known)
 	if err != nil {
@@ -183,7 +189,7 @@ func run(f runFlags, stdin io.Reader, stderr io.Writer) error {
 	conf := daemon.Config{
 		State: f.state, Hostname: f.hostname, Socket: f.socket, OwnerUID: owner, LocalUsers: users, Version: version, Log: log,
 		TUN: f.tun, UDPPort: f.udpPort, RunDir: f.runDir, Loopback: f.loopback, PortMapping: f.portMapping && !f.loopback,
-		HostKeys: keys.lines(), Attributes: map[string]string{"node:os": runtime.GOOS, "node:tsshVersion": version},
+		RotateEvery: f.rotateEvery, HostKeys: keys.lines(), Attributes: map[string]string{"node:os": runtime.GOOS, "node:tsshVersion": version},
 		DialCommand: []string{"/proc/self/exe", "dial"},
 		OnMap:       h.onMap, Serve: h.serve, Sessions: h.sessions,
 	}

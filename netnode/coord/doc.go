@@ -74,6 +74,10 @@
 // node: id and addresses stay, name, WireGuard key and validity are new. That is how an expired one
 // comes back. A removed one comes back as another node, with new keys.
 //
+// A node changes its keys by itself (/v1/rotate, see netmap) at most every ten seconds. The
+// former keys stay claimed for ever, by its id: neither it nor anybody else gets in with them,
+// and when it is removed none of its keys does.
+//
 // A person's nodes are members for 180 days (Config.NodeExpiry), tagged machines for good.
 // An ephemeral node is removed when it says that it goes (tssh down), else after it was
 // away for 10 minutes (Config.EphemeralGrace); the stop of a daemon says nothing, since it

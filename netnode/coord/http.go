@@ -26,6 +26,7 @@ func (s *Server) Handler(ctx context.Context) http.Handler {
 	mux.HandleFunc("POST "+netmap.PathHostKeys, s.handleHostKeys)
 	mux.HandleFunc("GET "+netmap.PathSuccession, s.handleSuccession)
 	mux.HandleFunc("POST "+netmap.PathLeave, s.handleLeave)
+	mux.HandleFunc("POST "+netmap.PathRotate, s.handleRotate)
 	mux.HandleFunc("GET "+netmap.PathStream, func(w http.ResponseWriter, r *http.Request) { s.handleStream(ctx, w, r) })
 	return mux
 }

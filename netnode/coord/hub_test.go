@@ -31,6 +31,7 @@ type hub struct {
 	db      *sql.DB
 	cancel  context.CancelFunc
 	done    chan struct{}
+	wrap    func(http.Handler) http.Handler // from the next start on
 	mu      sync.Mutex
 	entries []audit.Entry
 }
@@ -103,7 +104,11 @@ func (h *hub) up(addr string, edit func(*Config)) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	h.cancel, h.done = cancel, make(chan struct{})
-	h.http = &http.Server{Handler: s.Handler(ctx), TLSConfig: conf, ReadHeaderTimeout: 5 * time.Second, TLSNextProto: noHTTP2(), ErrorLog: slog.NewLogLogger(testLog(h.t).Handler(), slog.LevelDebug)}
+	handler := s.Handler(ctx)
+	if h.wrap != nil {
+		handler = h.wrap(handler)
+	}
+	h.http = &http.Server{Handler: handler, TLSConfig: conf, ReadHeaderTimeout: 5 * time.Second, TLSNextProto: noHTTP2(), ErrorLog: slog.NewLogLogger(testLog(h.t).Handler(), slog.LevelDebug)}
 	go h.http.ServeTLS(l, "", "")
 	go func() {
 		defer close(h.done)

@@ -208,6 +208,7 @@ func (s *state) apply(r netmap.Record, env *netmap.Envelope) error {
 		if old := s.nodes[r.ID]; old != nil {
 			info = old.info
 			delete(s.byName, old.rec.Name)
+			delete(s.byControl, old.rec.Control)
 		}
 		s.nodes[r.ID] = &node{rec: r.Node, env: env, info: info}
 		s.byControl[r.Node.Control] = r.ID

@@ -234,6 +234,15 @@ func (t *tx) claim(key, kind, id string, now time.Time) error {
 	return t.exec(`INSERT INTO uniq(key, kind, id, until) VALUES(?, ?, ?, 0)`, key, kind, id)
 }
 
+// claimed reports whether a unique key is anybody's.
+func (t *tx) claimed(key string) (bool, error) {
+	var n int
+	if err := t.t.QueryRowContext(t.ctx, `SELECT COUNT(*) FROM uniq WHERE key = ?`, key).Scan(&n); err != nil {
+		return false, fmt.Errorf("coord: database: %w", err)
+	}
+	return n > 0, nil
+}
+
 func (t *tx) release(key string) error { return t.exec(`DELETE FROM uniq WHERE key = ?`, key) }
 
 // restFor keeps a key until then from everybody but the one who had it.

@@ -21,7 +21,7 @@ import (
 func (d *Daemon) api() localapi.Config {
 	c := localapi.Config{
 		Path: d.cfg.Socket, OwnerUID: d.cfg.OwnerUID, Userspace: d.cfg.TUN == "" && os.Getuid() != 0, Log: d.log,
-		Status: d.status, WhoIs: d.whois, Resolve: d.resolve, Join: d.apiJoin, Up: d.Up, Down: d.Down, Why: d.why, Ping: d.ping, Netcheck: d.netcheck, Sessions: d.cfg.Sessions,
+		Status: d.status, WhoIs: d.whois, Resolve: d.resolve, Join: d.apiJoin, Up: d.Up, Down: d.Down, Rotate: d.rotate, Why: d.why, Ping: d.ping, Netcheck: d.netcheck, Sessions: d.cfg.Sessions,
 	}
 	c.ServePort, c.Served, c.ServeOff = d.apiServe, d.apiServed, d.apiServeOff
 	if d.cfg.TUN == "" {
@@ -42,6 +42,10 @@ func (d *Daemon) status(context.Context) (localapi.Status, error) {
 		return s, nil
 	case down:
 		s.State = localapi.StateDown
+	case s.Problem == netmap.ErrExpired.Error():
+		s.State = localapi.StateExpired
+	case s.Problem == netmap.ErrRemoved.Error():
+		s.State = localapi.StateRemoved
 	default:
 		s.State = localapi.StateConnecting
 	}
@@ -66,7 +70,7 @@ func (d *Daemon) status(context.Context) (localapi.Status, error) {
 		return s, nil
 	}
 	s.State = localapi.StateRunning
-	s.Self, s.Expires = node(nm.Self), nm.Expires
+	s.Self, s.Expires, s.KeysSince = node(nm.Self), nm.Expires, nm.KeysSince
 	if d.cfg.Names != nil {
 		s.Names = d.cfg.Names()
 	}
@@ -109,6 +113,8 @@ func (d *Daemon) onMesh() (*member, *netmap.Map, error) {
 			return nil, nil, localapi.Errorf(localapi.CodeNotJoined, "this node has not joined a mesh yet")
 		case d.down:
 			return nil, nil, localapi.Errorf(localapi.CodeDown, "this node is down")
+		case d.problem == netmap.ErrExpired.Error():
+			return nil, nil, localapi.Errorf(localapi.CodeExpired, "%s", d.problem)
 		case d.problem != "":
 			return nil, nil, localapi.Errorf(localapi.CodeRevoked, "%s", d.problem)
 		}

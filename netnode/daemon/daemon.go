@@ -41,6 +41,9 @@ type Config struct {
 	HostKeys   []string
 	Attributes map[string]string
 
+	// RotateEvery is how old the node's keys may become before it makes others; 0: any age.
+	RotateEvery time.Duration
+
 	// OnMap is called with every map after the node works by it; it must not block.
 	OnMap func(*netmap.Map)
 	// Serve, when set, runs for as long as the node is up, from the first map on that says
@@ -135,11 +138,17 @@ func (d *Daemon) Join(ctx context.Context, token netmap.Token, name string) erro
 	if err := d.setDown(false); err != nil {
 		return err
 	}
-	if m != nil {
-		m.end(errRejoined)
-	}
 	d.poke()
-	return nil
+	if m == nil {
+		return nil
+	}
+	m.end(errRejoined)
+	select { // what is said of the node from now on is of its new stay
+	case <-m.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Up lets the node be on the mesh.
@@ -260,9 +269,6 @@ func (d *Daemon) loop(ctx context.Context, api chan error) error {
 		case errors.Is(err, errDown), errors.Is(err, errRejoined):
 		case errors.Is(err, netmap.ErrRemoved), errors.Is(err, netmap.ErrExpired):
 			d.log.Error("off the mesh", "err", err)
-			d.mu.Lock()
-			d.problem = err.Error()
-			d.mu.Unlock()
 		default:
 			return err
 		}
@@ -298,6 +304,11 @@ func (d *Daemon) up(parent context.Context, st *netmap.State, api chan error) er
 			}
 		},
 		OnEndpoints: node.SetEndpoints,
+		OnKeys: func(wg netmap.WGPrivate, control netmap.ControlKey) {
+			if err := node.SetKeys(wg, control); err != nil {
+				end(err)
+			}
+		},
 	})
 	if err != nil {
 		return errors.Join(err, node.Close())
@@ -327,6 +338,9 @@ func (d *Daemon) up(parent context.Context, st *netmap.State, api chan error) er
 		case <-ctx.Done():
 		}
 	})
+	if d.cfg.RotateEvery > 0 {
+		wg.Go(func() { d.rotateInTime(ctx, client) }) // ends with ctx
+	}
 	if d.cfg.Serve != nil {
 		wg.Go(func() { // ends with ctx
 			select {
@@ -351,11 +365,11 @@ func (d *Daemon) up(parent context.Context, st *netmap.State, api chan error) er
 	cause := context.Cause(ctx)
 	d.mu.Lock()
 	d.member = nil
-	if d.state == st {
+	if d.state == st { // else it has joined anew meanwhile
 		d.state = client.State()
-	}
-	if errors.Is(cause, netmap.ErrRemoved) || errors.Is(cause, netmap.ErrExpired) {
-		d.problem = cause.Error() // from now on, that is why it is not up
+		if errors.Is(cause, netmap.ErrRemoved) || errors.Is(cause, netmap.ErrExpired) {
+			d.problem = cause.Error() // from now on, that is why it is not up
+		}
 	}
 	d.mu.Unlock()
 	if err := node.Close(); err != nil {

@@ -99,6 +99,11 @@ func (c *Client) Down(ctx context.Context) error {
 	return c.call(ctx, "POST", "/v1/down", nil, nil, nil)
 }
 
+// Rotate gives the node other keys.
+func (c *Client) Rotate(ctx context.Context) error {
+	return c.call(ctx, "POST", "/v1/rotate", nil, nil, nil)
+}
+
 func (c *Client) call(ctx context.Context, method, path string, q url.Values, in, out any) error {
 	var body io.Reader
 	if in != nil {

@@ -42,6 +42,7 @@ type Config struct {
 	Dial     func(ctx context.Context, host string, port uint16) (net.Conn, error)
 	Join     func(ctx context.Context, r JoinRequest) error
 	Up, Down func(ctx context.Context) error
+	Rotate   func(ctx context.Context) error
 	Sessions func(ctx context.Context) ([]Session, error)
 	Why      func(ctx context.Context, r WhyRequest) (Why, error)
 	Ping     func(ctx context.Context, host string) (Pong, error)
@@ -182,6 +183,7 @@ func (s *server) routes() http.Handler {
 	s.serveRoutes(func(pattern string, need class, f func(context.Context, *http.Request) (any, error)) {
 		handle(pattern, need, callTimeout, f)
 	})
+	handle("POST /v1/rotate", manager, joinTimeout, s.plain(s.cfg.Rotate))
 	m.HandleFunc("POST /v1/dial", s.dial)
 	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, Errorf(CodeNotFound, "no such call"))

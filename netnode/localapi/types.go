@@ -15,6 +15,8 @@ const (
 	StateDown       = "down"       // enrolled, and told to be down
 	StateConnecting = "connecting" // up, with no netmap yet
 	StateRunning    = "running"
+	StateExpired    = "expired" // the membership has ended; a new token brings it back
+	StateRemoved    = "removed" // from the mesh, for good
 )
 
 // Node is who is at an address.
@@ -72,6 +74,7 @@ type Status struct {
 	Names     string           `json:"names,omitempty"`
 	Self      Node             `json:"self"`
 	Expires   time.Time        `json:"expires,omitzero"`     // when the membership ends; zero: it does not
+	KeysSince time.Time        `json:"keys_since,omitzero"`  // since when it has its keys
 	Endpoints []netip.AddrPort `json:"endpoints,omitempty"`  // where the node can be reached
 	HomeRelay string           `json:"home_relay,omitempty"` // where it can be reached by way of a relay
 	Peers     []Peer           `json:"peers"`

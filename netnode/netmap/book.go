@@ -232,6 +232,10 @@ func (b *book) build(self string, now time.Time) (m *Map, wake time.Time) {
 		return m, wake
 	}
 	m.Self, m.SelfAddrs, m.Expires = b.identity(me), slices.Clone(me.Addrs), me.Until
+	m.KeysSince = me.From
+	if me.Rotated.After(me.From) {
+		m.KeysSince = me.Rotated
+	}
 	at(me.Until)
 	if !me.Until.IsZero() && !now.Before(me.Until) {
 		return m, wake

@@ -28,9 +28,11 @@ type ClientConfig struct {
 	// OnEndpoints gets where a peer can be reached, as the hub passes it on.
 	OnEndpoints func(node string, w Where)
 	OnStatus    func(Status)
-	Log         *slog.Logger
-	Clock       func() time.Time
-	Dial        func(ctx context.Context, network, addr string) (net.Conn, error) // nil: plain TCP
+	// OnKeys gets the keys that the node has from now on. Peers may have heard of them already.
+	OnKeys func(WGPrivate, ControlKey)
+	Log    *slog.Logger
+	Clock  func() time.Time
+	Dial   func(ctx context.Context, network, addr string) (net.Conn, error) // nil: plain TCP
 	// Silence is how long the hub may say nothing before it is dialled anew; 0: 150 s.
 	Silence time.Duration
 	// BackoffMin and BackoffMax bound the pause between attempts; 0: 1 s and 1 min. The
@@ -66,8 +68,9 @@ type Status struct {
 // Client keeps a node's map up to date.
 type Client struct {
 	c    ClientConfig
-	hc   *http.Client
+	hc   atomic.Pointer[http.Client] // another one when the node's key changes
 	base string
+	rot  sync.Mutex // a change of this node's keys is going on
 
 	// owned by Run
 	book     *book
@@ -96,6 +99,7 @@ type incoming struct {
 	next   ControlPublic   // a new key of the hub, proven
 	passed []ControlPublic // those that it had before it
 	addr   string          // where the hub answered
+	edit   func(*State)    // a change of the membership that has to be durable before it counts
 	err    error           // of the connection, instead of a frame
 	up     bool            // a connection stands
 	done   chan error
@@ -121,18 +125,12 @@ func NewClient(c ClientConfig) (*Client, error) {
 	}
 	k := &Client{c: c, reported: map[string]bool{}, frames: make(chan incoming), kick: make(chan struct{}, 1)}
 	k.state.Store(c.State)
-	dial := c.Dial
-	if dial == nil {
-		dial = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext
-	}
-	var err error
-	k.hc, k.base, err = pinnedClient(c.State, func() ControlPublic { return k.State().Pin },
-		func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return dial(ctx, network, k.State().Hub)
-		})
+	hc, base, err := k.newHTTP(c.State)
 	if err != nil {
 		return nil, err
 	}
+	k.base = base
+	k.hc.Store(hc)
 	k.book = newBook(c.State.Pin, c.State.MeshID, k.report)
 	ch, err := c.State.loadCache()
 	if err != nil {
@@ -145,9 +143,21 @@ func NewClient(c ClientConfig) (*Client, error) {
 	return k, nil
 }
 
+// newHTTP makes the client of the calls of a node that has st's keys.
+func (k *Client) newHTTP(st *State) (hc *http.Client, base string, err error) {
+	dial := k.c.Dial
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+	}
+	return pinnedClient(st, func() ControlPublic { return k.State().Pin },
+		func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return dial(ctx, network, k.State().Hub)
+		})
+}
+
 // Leave tells the hub that this node goes, so that an ephemeral one need not be waited for.
 func (k *Client) Leave(ctx context.Context) error {
-	return call(ctx, k.hc, k.base+PathLeave, struct{}{}, nil)
+	return call(ctx, k.hc.Load(), k.base+PathLeave, struct{}{}, nil)
 }
 
 // Map is the latest map, never nil.
@@ -166,7 +176,7 @@ func (k *Client) Status() Status {
 
 // HTTP is a client with both sides' keys checked, and the base of the hub's URLs, for
 // recordings and the audit log.
-func (k *Client) HTTP() (*http.Client, string) { return k.hc, k.base }
+func (k *Client) HTTP() (*http.Client, string) { return k.hc.Load(), k.base }
 
 // PublishEndpoints tells peers, by way of the hub, where this node's WireGuard socket
 // can be reached. It is repeated by itself when the hub has forgotten.
@@ -210,7 +220,7 @@ func (k *Client) Run(ctx context.Context) error {
 	defer func() {
 		cancel()
 		wg.Wait()
-		k.hc.CloseIdleConnections()
+		k.hc.Load().CloseIdleConnections()
 		if k.dirty {
 			k.save()
 		}
@@ -252,7 +262,9 @@ func (k *Client) over() error {
 		k.setStatus(PhaseRemoved, ErrRemoved.Error())
 		return ErrRemoved
 	}
-	if n := k.book.recs[Ref{KindNode, id}].Node; n != nil && !n.Until.IsZero() && !k.now().Before(n.Until) {
+	// A record with other keys than the node has is of before it joined again, and says nothing
+	// about it: the former stay may have written its cache last.
+	if n := k.book.recs[Ref{KindNode, id}].Node; n != nil && n.WG == k.State().WG.Public() && !n.Until.IsZero() && !k.now().Before(n.Until) {
 		k.setStatus(PhaseExpired, ErrExpired.Error())
 		return ErrExpired
 	}
@@ -262,6 +274,8 @@ func (k *Client) over() error {
 // handle takes in one event of the connection.
 func (k *Client) handle(in incoming, timer *time.Timer) error {
 	switch {
+	case in.edit != nil:
+		return k.edited(in.edit)
 	case !in.next.IsZero():
 		return k.followed(in.next, in.passed)
 	case in.up:

@@ -94,11 +94,23 @@
 // The mesh record names former keys (former_keys: key, until), for what they countersigned,
 // and the hub's addresses (hubs), which are tried in order before the last one that worked.
 //
+// # A node's keys
+//
+// A node changes both of its keys by POST /v1/rotate {"steps": [envelope, ...]}, over a
+// connection that shows the next control key, and gets its record: {"node": envelope}. A step
+// is {"mesh", "node", "former", "next", "wg", "when"}, signed by the former control key as
+// "application/vnd.tssh.keystep.v1+json", so never a record. The next keys and their step are
+// in node.json (next_*) before the hub is asked: an answer that was lost is asked for again.
+// The last 16 steps stay there (rotations): a hub that was put back to an earlier time follows
+// them from the key that it knows. The membership ends when it ended before.
+//
 // # State folder
 //
 //	node.json    0600: {"format": "tssh-node/1", "hub": host:port, "pin",
 //	             "former_pins": [...], "hubs": [host:port, ...], "mesh_id",
-//	             "mesh", "node_id", "name", "wg_private", "control_private"}; keys base64
+//	             "mesh", "node_id", "name", "wg_private", "control_private",
+//	             "next_wg_private", "next_control_private", "next_step",
+//	             "rotations": [envelope, ...]}; keys base64
 //	netmap.json  0600: {"format": "tssh-netmap/1", "mesh_id", "epoch", "rev",
 //	             "clock_offset": ns, "records": [envelope, ...]}
 //

@@ -50,8 +50,10 @@ func pae(payloadType string, payload []byte) []byte {
 
 func keyID(k ControlPublic) string { return hex.EncodeToString(k[:8]) }
 
-// sign makes the envelope of payload.
-func sign(k ControlKey, payload []byte) (Envelope, error) {
+// sign makes the envelope of a record.
+func sign(k ControlKey, payload []byte) (Envelope, error) { return signAs(k, PayloadType, payload) }
+
+func signAs(k ControlKey, payloadType string, payload []byte) (Envelope, error) {
 	if k.IsZero() {
 		return Envelope{}, errors.New("netmap: sign: no key")
 	}
@@ -59,16 +61,18 @@ func sign(k ControlKey, payload []byte) (Envelope, error) {
 		return Envelope{}, fmt.Errorf("netmap: sign: %d bytes, at most %d go into a record", len(payload), MaxPayload)
 	}
 	return Envelope{
-		PayloadType: PayloadType,
+		PayloadType: payloadType,
 		Payload:     payload,
-		Signatures:  []Signature{{KeyID: keyID(k.Public()), Sig: ed25519.Sign(k.priv, pae(PayloadType, payload))}},
+		Signatures:  []Signature{{KeyID: keyID(k.Public()), Sig: ed25519.Sign(k.priv, pae(payloadType, payload))}},
 	}, nil
 }
 
-// verify checks that pin signed the envelope.
-func (e *Envelope) verify(pin ControlPublic) error {
-	if e.PayloadType != PayloadType {
-		return fmt.Errorf("payload type %.60q is not a record's", e.PayloadType)
+// verify checks that pin signed the envelope of a record.
+func (e *Envelope) verify(pin ControlPublic) error { return e.verifyAs(PayloadType, pin) }
+
+func (e *Envelope) verifyAs(payloadType string, pin ControlPublic) error {
+	if e.PayloadType != payloadType {
+		return fmt.Errorf("payload type %.60q is not %s", e.PayloadType, payloadType)
 	}
 	if len(e.Payload) > MaxPayload {
 		return fmt.Errorf("payload of %d bytes, at most %d", len(e.Payload), MaxPayload)

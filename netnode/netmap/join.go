@@ -134,6 +134,7 @@ func prepare(ctx context.Context, c *JoinConfig) (*State, error) {
 		return nil, &JoinError{Code: CodeOtherMesh, Say: fmt.Sprintf("the state folder %s belongs to another mesh (%s, hub %s)", c.Dir, old.Mesh, old.Hub), Hint: "choose another folder with --state, or remove this one to leave that mesh"}
 	}
 	old.Hub = c.Token.Host // the hub may have moved
+	old.Next = nil         // joining gives it keys anyway
 	if old.WG, err = rejoinKey(old.Control, c.Token.AuthKey); err != nil {
 		return nil, stateError(c.Dir, err)
 	}

@@ -29,6 +29,7 @@ type Map struct {
 	FormerHubKeys []ControlPublic
 	Relays        []Relay   // in the order in which they are tried
 	Expires       time.Time // when this node's own record ends; zero: never
+	KeysSince     time.Time // since when this node has the keys that it has
 }
 
 // Peer is another node of the mesh.

@@ -79,6 +79,7 @@ type Node struct {
 	HostKeys   []string          `json:"host_keys,omitempty"`
 	Attributes map[string]string `json:"attributes,omitempty"`
 	Created    time.Time         `json:"created"`
+	Rotated    time.Time         `json:"rotated,omitzero"` // when the node last changed its keys by itself
 }
 
 // User is a person; the record's id is the login.

@@ -43,6 +43,11 @@ type State struct {
 	Name    string
 	WG      WGPrivate
 	Control ControlKey
+	// Next are keys that the hub was asked to take and has not been heard to have.
+	Next *NextKeys
+	// Rotations are the last changes of keys, the oldest first, for a hub that was put back
+	// to a time before them.
+	Rotations []Envelope
 	// Warnings are what Join noticed and people should know. They are not kept.
 	Warnings []string
 }
@@ -60,6 +65,11 @@ type nodeJSON struct {
 	Name    string          `json:"name"`
 	WG      string          `json:"wg_private"`
 	Control string          `json:"control_private"`
+
+	NextWG      string     `json:"next_wg_private,omitempty"`
+	NextControl string     `json:"next_control_private,omitempty"`
+	NextStep    *Envelope  `json:"next_step,omitempty"`
+	Rotations   []Envelope `json:"rotations,omitempty"`
 }
 
 // cache is netmap.json: what the hub said last, still signed.
@@ -95,6 +105,17 @@ func LoadState(dir string) (*State, error) {
 	if s.Control, err = ParseControlKey(j.Control); err != nil {
 		return nil, fmt.Errorf("netmap: %s: control_private: %w", filepath.Join(dir, nodeFile), ErrNotNode)
 	}
+	s.Rotations = j.Rotations[max(0, len(j.Rotations)-MaxRotations):]
+	if j.NextStep != nil {
+		n := &NextKeys{Step: *j.NextStep}
+		if n.WG, err = ParseWGPrivate(j.NextWG); err == nil {
+			n.Control, err = ParseControlKey(j.NextControl)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("netmap: %s: next keys: %w", filepath.Join(dir, nodeFile), ErrNotNode)
+		}
+		s.Next = n
+	}
 	if s.Pin.IsZero() || s.MeshID == "" || s.NodeID == "" || checkHostPort(s.Hub) != nil || checkHubs(s.Hubs) != nil || len(s.Former) > MaxSuccessions {
 		return nil, fmt.Errorf("netmap: %s: %w", filepath.Join(dir, nodeFile), ErrNotNode)
 	}
@@ -103,10 +124,14 @@ func LoadState(dir string) (*State, error) {
 
 // save writes node.json. It is the last thing a join writes.
 func (s *State) save() error {
-	b, err := json.MarshalIndent(nodeJSON{
+	j := nodeJSON{
 		Format: nodeFormat, Hub: s.Hub, Pin: s.Pin, Former: s.Former, Hubs: s.Hubs, MeshID: s.MeshID, Mesh: s.Mesh, NodeID: s.NodeID,
-		Name: s.Name, WG: s.WG.Encode(), Control: s.Control.Encode(),
-	}, "", "  ")
+		Name: s.Name, WG: s.WG.Encode(), Control: s.Control.Encode(), Rotations: s.Rotations,
+	}
+	if n := s.Next; n != nil {
+		j.NextWG, j.NextControl, j.NextStep = n.WG.Encode(), n.Control.Encode(), &n.Step
+	}
+	b, err := json.MarshalIndent(j, "", "  ")
 	if err != nil {
 		return fmt.Errorf("netmap: %s: %w", nodeFile, err)
 	}

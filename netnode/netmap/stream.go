@@ -22,6 +22,9 @@ func (k *Client) connector(ctx context.Context) {
 	for ctx.Err() == nil {
 		start := time.Now()
 		err := k.connect(ctx, gap)
+		if k.rotationDue(err) && k.settleKeys(ctx) {
+			err, bound = nil, k.c.BackoffMin
+		}
 		gap = errors.Is(err, errGap)
 		if ctx.Err() != nil {
 			return
@@ -51,6 +54,8 @@ func (k *Client) give(ctx context.Context, in incoming) bool {
 
 // connect is one connection's life.
 func (k *Client) connect(ctx context.Context, gap bool) error {
+	k.rot.Lock() // keys that are about to change are not shown
+	k.rot.Unlock()
 	st, addr := k.State(), k.hub()
 	conf, err := ClientTLS(st.Control, st.Pin)
 	if err != nil {
@@ -214,7 +219,7 @@ func (k *Client) publish(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	if sendKeys {
-		if err := call(ctx, k.hc, k.base+PathHostKeys, HostKeysRequest{HostKeys: keys}, nil); err != nil {
+		if err := call(ctx, k.hc.Load(), k.base+PathHostKeys, HostKeysRequest{HostKeys: keys}, nil); err != nil {
 			return err
 		}
 		k.mu.Lock()
@@ -222,7 +227,7 @@ func (k *Client) publish(ctx context.Context) error {
 		k.mu.Unlock()
 	}
 	if sendWhere {
-		if err := call(ctx, k.hc, k.base+PathEndpoints, where, nil); err != nil {
+		if err := call(ctx, k.hc.Load(), k.base+PathEndpoints, where, nil); err != nil {
 			return err
 		}
 		k.mu.Lock()

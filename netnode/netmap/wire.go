@@ -21,6 +21,7 @@ const (
 	PathHostKeys   = "/v1/hostkeys"
 	PathSuccession = "/v1/succession" // GET, for everybody: Successions
 	PathLeave      = "/v1/leave"      // the node goes; an ephemeral one is removed at once
+	PathRotate     = "/v1/rotate"     // the node has other keys; the connection shows the new control key
 	// StreamProtocol is what PathStream is upgraded to.
 	StreamProtocol = "tssh-stream/1"
 )

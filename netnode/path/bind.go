@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
@@ -39,7 +40,7 @@ type Config struct {
 // Bind is a conn.Bind that finds the paths by itself. Run must be running for that.
 type Bind struct {
 	cfg   Config
-	self  Key
+	id    atomic.Pointer[identity] // this node's own keys; changed under mu
 	start time.Time
 	inner conn.Bind
 	wake  chan struct{}
@@ -51,6 +52,36 @@ type Bind struct {
 	closed chan struct{} // of the present Open
 	relayq chan relayed
 	where  Where // this node's own
+}
+
+// identity is who this node is for its peers.
+type identity struct {
+	private *ecdh.PrivateKey
+	key     Key
+}
+
+func newIdentity(private *ecdh.PrivateKey) *identity {
+	return &identity{private, Key(private.PublicKey().Bytes())}
+}
+
+// SetPrivate gives the node another key. Paths stay: they are addresses. Whether they still
+// hold, peers answer once they have heard of the key.
+func (b *Bind) SetPrivate(private *ecdh.PrivateKey) {
+	b.mu.Lock()
+	id := newIdentity(private)
+	b.id.Store(id)
+	clear(b.hints)
+	now := time.Now()
+	for k, p := range b.peers {
+		b.hints[hintFor(k, id.key)] = p
+		p.mu.Lock()
+		p.keys, p.nextRound, p.nextCall, p.rounds = nil, time.Time{}, time.Time{}, 0
+		clear(p.sent)
+		p.distrust(now)
+		p.mu.Unlock()
+	}
+	b.mu.Unlock()
+	b.kick()
 }
 
 // Where is where a node can be reached.
@@ -74,12 +105,14 @@ func New(cfg Config) (*Bind, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Bind{
-		cfg: cfg, self: Key(cfg.Private.PublicKey().Bytes()), start: time.Now(),
+	b := &Bind{
+		cfg: cfg, start: time.Now(),
 		inner: newFamilies(), wake: make(chan struct{}, 1),
 		peers: map[Key]*Peer{}, hints: map[hint]*Peer{}, awake: map[*Peer]struct{}{},
 		relayq: make(chan relayed, relayQueue),
-	}, nil
+	}
+	b.id.Store(newIdentity(cfg.Private))
+	return b, nil
 }
 
 // AddPeer makes the endpoint of k, before WireGuard is told of it. A second call does nothing.
@@ -91,7 +124,35 @@ func (b *Bind) AddPeer(k Key) {
 	}
 	p := newPeer(b, k)
 	b.peers[k] = p
-	b.hints[hintFor(k, b.self)] = p
+	b.hints[hintFor(k, b.id.Load().key)] = p
+}
+
+// Inherit gives k what is known of the ways to former, the key that k's node had before.
+// The path in use is so until it turns out that it does not answer; meanwhile the relay
+// gets everything, too.
+func (b *Bind) Inherit(k, former Key) {
+	b.mu.Lock()
+	p, old := b.peers[k], b.peers[former]
+	b.mu.Unlock()
+	if p == nil || old == nil {
+		return
+	}
+	old.mu.Lock()
+	candidates := map[netip.AddrPort]*candidate{}
+	for a, c := range old.candidates {
+		candidates[a] = &candidate{addr: a, published: c.published, learned: c.learned, lastPong: c.lastPong, rtt: c.rtt}
+	}
+	best, sent := old.best.Load(), old.lastSend.Load()
+	old.mu.Unlock()
+	p.mu.Lock()
+	p.candidates = candidates
+	p.best.Store(best)
+	p.lastSend.Store(sent)
+	p.home.Store(old.home.Load())
+	p.viaRelay.Store(old.viaRelay.Load())
+	p.distrust(time.Now())
+	p.mu.Unlock()
+	b.rouse(p)
 }
 
 // RemovePeer forgets k and its paths; its endpoint sends nothing more.
@@ -105,7 +166,7 @@ func (b *Bind) RemovePeer(k Key) {
 	p.gone.Store(true)
 	p.best.Store(nil)
 	delete(b.peers, k)
-	delete(b.hints, hintFor(k, b.self))
+	delete(b.hints, hintFor(k, b.id.Load().key))
 	delete(b.awake, p)
 }
 

@@ -39,7 +39,7 @@ func newEnd(t *testing.T, port uint16, priv *ecdh.PrivateKey, relay func(Key, st
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &end{Bind: b, key: b.self, packet: make(chan []byte, 100),
+	e := &end{Bind: b, key: b.id.Load().key, packet: make(chan []byte, 100),
 		addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), actual)}
 	for _, fn := range fns {
 		e.wg.Go(func() { e.receive(fn) })

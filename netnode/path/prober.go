@@ -154,6 +154,17 @@ func (p *Peer) step(now time.Time) {
 	p.announce(changed)
 }
 
+// distrust has the path in use proven anew, and in doubt until then. Callers hold mu.
+func (p *Peer) distrust(now time.Time) {
+	for _, c := range p.candidates {
+		c.waiting = time.Time{}
+	}
+	if c := p.candidates[p.bestAddr()]; c != nil {
+		c.waiting = now.Add(-suspectAtMost)
+	}
+	p.setDoubt(now)
+}
+
 // setDoubt has the relay carry what the path may be losing. Callers hold mu.
 func (p *Peer) setDoubt(now time.Time) {
 	c := p.candidates[p.bestAddr()]
@@ -175,7 +186,8 @@ func (p *Peer) sendAll(out []outgoing) {
 // loadKeys derives the pair's keys at first need. Callers hold mu.
 func (p *Peer) loadKeys() bool {
 	if p.keys == nil {
-		k, err := newPairKeys(p.bind.cfg.Private, p.bind.self, p.key)
+		id := p.bind.id.Load()
+		k, err := newPairKeys(id.private, id.key, p.key)
 		if err != nil {
 			p.bind.cfg.Log.Warn("peer's key is of no use", "peer", p.text[:8], "err", err)
 			p.gone.Store(true)

@@ -63,10 +63,10 @@ const (
 // Client is a node's side of all relays. Run does the work.
 type Client struct {
 	cfg  ClientConfig
-	priv key.NodePrivate
 	wake chan struct{}
 
 	mu      sync.Mutex // guards what follows
+	priv    key.NodePrivate
 	servers []Server
 	links   map[string]*link // by server id
 	home    string
@@ -112,6 +112,21 @@ func (c *Client) SetServers(s []Server) {
 	c.servers = slices.Clone(s)
 	c.mu.Unlock()
 	c.kick()
+}
+
+// SetKey gives the node another WireGuard key, by which relays know it from now on: every
+// connection is made anew.
+func (c *Client) SetKey(private Key) {
+	c.mu.Lock()
+	c.priv, c.reset = key.NodePrivateFromRaw32(mem.B(private[:])), true
+	c.mu.Unlock()
+	c.kick()
+}
+
+func (c *Client) key() key.NodePrivate {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.priv
 }
 
 // NetworkChanged has every connection made anew: this computer's addresses are others now.

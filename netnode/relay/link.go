@@ -151,7 +151,7 @@ func (l *link) connect(ctx context.Context) error {
 		return err
 	}
 	w := &gather{nc: nc}
-	dc, err := derp.NewClient(l.c.priv, nc, bufio.NewReadWriter(br, bufio.NewWriterSize(w, 8<<10)),
+	dc, err := derp.NewClient(l.c.key(), nc, bufio.NewReadWriter(br, bufio.NewWriterSize(w, 8<<10)),
 		func(string, ...any) {}, derp.CanAckPings(true), derp.AppName("tssh"))
 	if err != nil {
 		return err

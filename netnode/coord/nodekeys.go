@@ -1,0 +1,132 @@
+package coord
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"tssh/netnode/netmap"
+	"tssh/recording/audit"
+)
+
+// rotatePause is how long after a change of its keys a node has to wait for the next.
+const rotatePause = 10 * time.Second
+
+func (s *Server) handleRotate(w http.ResponseWriter, r *http.Request) {
+	key, ok := PeerKey(r)
+	if !ok {
+		answer(w, http.StatusUnauthorized, netmap.Problem{Code: netmap.CodeUnknown, Say: "this is for nodes of the mesh"})
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), joinWait)
+	defer cancel()
+	if s.joins.Wait(ctx) != nil {
+		answer(w, http.StatusTooManyRequests, netmap.Problem{Code: netmap.CodeBusy, Say: "too many nodes ask at this moment"})
+		return
+	}
+	var req netmap.RotateRequest
+	if !body(w, r, &req) {
+		return
+	}
+	reply, err := s.rotate(r.Context(), key, req.Steps)
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	answer(w, http.StatusOK, reply)
+}
+
+// rotate gives a node the keys of the last of steps. shown is the control key of the
+// connection: without it steps that somebody has copied are worth nothing. A membership
+// is neither longer nor shorter for it. The former keys stay taken for ever, so that they
+// never become another node's, nor this one's again.
+func (s *Server) rotate(ctx context.Context, shown netmap.ControlPublic, steps []netmap.Envelope) (*netmap.RotateReply, error) {
+	var reply netmap.RotateReply
+	err := s.change(ctx, func(c *change) error {
+		if n := s.st.nodes[s.st.byControl[shown]]; n != nil { // the answer was lost on the way
+			reply.Node = *n.env
+			return nil
+		}
+		n, path, err := s.st.steps(steps)
+		if err != nil {
+			return err
+		}
+		last := path[len(path)-1]
+		if p := s.st.problem(n.rec.ID, c.now); p != nil {
+			return refuse(p.Code, "%s", p.Say)
+		}
+		if d := c.now.Sub(n.rec.Rotated); d >= 0 && d < rotatePause && len(path) == 1 {
+			return refuse(netmap.CodeBusy, "this node changed its keys a moment ago; try again in a few seconds")
+		}
+		if last.Next != shown {
+			return refuse(netmap.CodeBad, "the connection does not show the key that the node is to have")
+		}
+		for _, st := range path {
+			for _, key := range []string{"wg/" + st.WG.String(), "control/" + st.Next.String()} {
+				if err := c.claimKey(n.rec.ID, key); err != nil {
+					return err
+				}
+			}
+		}
+		rec := *n.rec
+		rec.Control, rec.WG, rec.Rotated = last.Next, last.WG, c.now.UTC().Truncate(time.Second)
+		if err := c.put(&rec); err != nil {
+			return err
+		}
+		c.after = append(c.after, func(st *state) {
+			reply.Node = *st.nodes[rec.ID].env
+			// Whoever holds it showed the former key.
+			if t := s.streams[rec.ID]; t != nil {
+				t.stop()
+			}
+		})
+		return c.audit(audit.Entry{Kind: "node.rotate", Who: owner(&rec), Node: rec.Name, Extra: map[string]string{
+			"id": rec.ID, "control": rec.Control.String(), "former": n.rec.Control.String(), "wireguard": rec.WG.String(),
+		}})
+	})
+	s.drainAudit(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &reply, nil
+}
+
+// claimKey takes a key that nobody may have had before.
+func (c *change) claimKey(id, key string) error {
+	had, err := c.tx.claimed(key)
+	if err == nil && had {
+		return refuse(netmap.CodeBad, "these keys were somebody's before")
+	}
+	if err == nil {
+		err = c.tx.claim(key, string(netmap.KindNode), id, c.now)
+	}
+	if errors.Is(err, errTaken) {
+		return refuse(netmap.CodeBad, "these keys were somebody's before")
+	}
+	return err
+}
+
+// steps finds the node whose key one of steps goes on from, and the steps from there.
+func (s *state) steps(steps []netmap.Envelope) (*node, []netmap.KeyStep, error) {
+	former, err := netmap.FormerKeys(steps)
+	if err != nil {
+		return nil, nil, refuse(netmap.CodeBad, "what the node says about its keys cannot be read")
+	}
+	for _, key := range former {
+		id, ok := s.byControl[key]
+		if !ok {
+			continue
+		}
+		n := s.nodes[id]
+		if n == nil {
+			return nil, nil, refuse(netmap.CodeRemoved, "this node was removed from the mesh")
+		}
+		path, err := netmap.OpenSteps(s.mesh.Header.Mesh, key, steps)
+		if err != nil || path[0].Node != id {
+			return nil, nil, refuse(netmap.CodeBad, "what the node says about its keys does not add up")
+		}
+		return n, path, nil
+	}
+	return nil, nil, refuse(netmap.CodeUnknown, "the hub does not know this node; if its database was put back from an earlier time, join again")
+}

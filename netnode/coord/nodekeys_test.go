@@ -1,0 +1,194 @@
+package coord
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"tssh/netnode/netmap"
+)
+
+// keysOf is what the hub's record of a node says.
+func (h *hub) keysOf(name string) (wg netmap.WGPublic, control netmap.ControlPublic) {
+	h.Server.mu.RLock()
+	defer h.Server.mu.RUnlock()
+	rec := h.st.named(name).rec
+	return rec.WG, rec.Control
+}
+
+func copyState(t *testing.T, dir string) string {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), "copy")
+	if err := os.CopyFS(to, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+func loaded(t *testing.T, dir string) *netmap.State {
+	t.Helper()
+	s, err := netmap.LoadState(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestNodeKeys(t *testing.T) {
+	h := newHub(t, nil)
+	h.user("alice@example.com")
+	alice := KeyRequest{User: "alice@example.com", Reusable: true}
+	peer := h.member(h.join("peer", alice), nil)
+	state := h.join("web", alice)
+	stolen := copyState(t, state.Dir)
+	told := make(chan netmap.WGPublic, 4)
+	web := h.member(state, func(c *netmap.ClientConfig) {
+		c.OnKeys = func(wg netmap.WGPrivate, _ netmap.ControlKey) { told <- wg.Public() }
+	})
+	before := peer.until("web", peers("web")).Peers[0]
+	since := web.until("itself", func(m *netmap.Map) bool { return !m.KeysSince.IsZero() }).KeysSince
+
+	if err := web.Rotate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	now := <-told
+	after := peer.until("other keys", func(m *netmap.Map) bool { return peers("web")(m) && m.Peers[0].Key == now }).Peers[0]
+	if after.Control == before.Control || after.ID != before.ID || after.Addrs[0] != before.Addrs[0] || after.Expires != before.Expires {
+		t.Errorf("before %+v, after %+v", before, after)
+	}
+	waitFor(t, "stream with the new key", func() bool { return web.Status().Phase == netmap.PhaseConnected })
+	web.until("the age", func(m *netmap.Map) bool { return !m.KeysSince.Before(since) })
+	if s := loaded(t, state.Dir); s.WG.Public() != now || s.Control.Public() != after.Control || s.Next != nil || len(s.Rotations) != 1 {
+		t.Errorf("node.json: %v %v %v", s.WG.Public(), s.Control.Public(), s.Rotations)
+	}
+	// Calls with the new key, by connections that were open with the former one.
+	if err := web.Leave(t.Context()); err != nil {
+		t.Error(err)
+	}
+	// At most one a moment.
+	var ref *netmap.Refused
+	if err := web.Rotate(t.Context()); !errors.As(err, &ref) || ref.Code != netmap.CodeBusy || loaded(t, state.Dir).Next != nil {
+		t.Errorf("at once again: %v", err)
+	}
+	h.clock.move(time.Minute)
+
+	// The former keys are worth nothing: no stream, no change of keys, no join.
+	old := loaded(t, stolen)
+	thief := h.member(old, nil)
+	waitFor(t, "refusal of the former key", func() bool { return thief.Status().Phase == netmap.PhaseRefused })
+	if err := thief.Rotate(t.Context()); !errors.As(err, &ref) || ref.Code != netmap.CodeUnknown {
+		t.Errorf("a change of keys that were changed: %v", err)
+	}
+	// Steps that somebody has copied need the last one's key.
+	mallory, err := netmap.NewControlKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Server.rotate(t.Context(), mallory.Public(), loaded(t, state.Dir).Rotations); err == nil {
+		t.Error("copied steps were taken")
+	}
+	_, err = netmap.Join(t.Context(), netmap.JoinConfig{Dir: copyState(t, stolen), Token: h.token(alice), Name: "web-again"})
+	var je *netmap.JoinError
+	if !errors.As(err, &je) || je.Code != netmap.CodeBad {
+		t.Errorf("a former key joined: %v", err)
+	}
+	// Nor does a key of a removed node, its former ones included.
+	last := copyState(t, state.Dir)
+	if err := h.RemoveNode(t.Context(), "test", "web"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := netmap.Join(t.Context(), netmap.JoinConfig{Dir: copyState(t, stolen), Token: h.token(alice), Name: "web"}); !errors.As(err, &je) || je.Code != netmap.CodeBad {
+		t.Errorf("a removed node's former key joined: %v", err)
+	}
+	s, err := netmap.Join(t.Context(), netmap.JoinConfig{Dir: last, Token: h.token(alice), Name: "web"})
+	if err != nil || s.NodeID == state.NodeID || s.Control.Public() == after.Control {
+		t.Errorf("a removed node: %v", err)
+	}
+}
+
+// TestNodeKeysAnswerLost loses the hub's answer, and later the hub's memory of the change.
+func TestNodeKeysAnswerLost(t *testing.T) {
+	h := newHub(t, nil)
+	h.user("alice@example.com")
+	state := h.join("web", KeyRequest{User: "alice@example.com"})
+	web := h.member(state, nil)
+	waitFor(t, "connection", func() bool { return web.Status().Phase == netmap.PhaseConnected })
+	backup := filepath.Join(t.TempDir(), "hub.db")
+	db := filepath.Join(h.dir, "hub.db")
+	save := func() {
+		t.Helper()
+		h.down()
+		b, err := os.ReadFile(db)
+		if err == nil {
+			err = os.WriteFile(backup, b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	save()
+	// The hub takes the keys and dies before it answers.
+	h.wrap = func(real http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != netmap.PathRotate {
+				real.ServeHTTP(w, r)
+				return
+			}
+			real.ServeHTTP(discarded{w}, r)
+			panic(http.ErrAbortHandler)
+		})
+	}
+	h.up(h.addr, nil)
+	h.wrap = nil
+	waitFor(t, "connection", func() bool { return web.Status().Phase == netmap.PhaseConnected })
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := web.Rotate(ctx); err == nil {
+		t.Fatal("the lost answer came")
+	}
+	now, control := h.keysOf("web")
+	if now == state.WG.Public() || loaded(t, state.Dir).Next == nil {
+		t.Fatal("the hub did not take the keys, or the node forgot them")
+	}
+	web.stop()
+	<-web.done // the node is started again meanwhile
+	h.down()
+	h.up(h.addr, nil)
+	web = h.member(loaded(t, state.Dir), nil)
+	waitFor(t, "the keys that the hub has", func() bool {
+		s := web.State()
+		return web.Status().Phase == netmap.PhaseConnected && s.WG.Public() == now && s.Control.Public() == control
+	})
+	if s := loaded(t, state.Dir); s.WG.Public() != now || s.Next != nil {
+		t.Error("the disk has other keys")
+	}
+
+	// A backup of before: the node shows how it came to its keys.
+	h.down()
+	for _, f := range []string{"-wal", "-shm"} {
+		os.Remove(db + f)
+	}
+	b, err := os.ReadFile(backup)
+	if err == nil {
+		err = os.WriteFile(db, b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.up(h.addr, func(c *Config) { c.Restored = true })
+	waitFor(t, "connection to the hub that was put back", func() bool { return web.Status().Phase == netmap.PhaseConnected })
+	waitFor(t, "its keys there", func() bool {
+		wg, c := h.keysOf("web")
+		return wg == now && c == control
+	})
+}
+
+// discarded is an answer that nobody gets.
+type discarded struct{ http.ResponseWriter }
+
+func (discarded) Write(b []byte) (int, error) { return len(b), nil }
+func (discarded) WriteHeader(int)             {}
