@@ -198,6 +198,27 @@ func TestNobodyElseReachesTheListener(t *testing.T) {
 	m.web.Proc.Stop()
 	check("away")
 	attach("away")
+	// Nor keep the daemon from coming back by taking what anybody may take.
+	port, err := m.web.Host.Start("port", nobody[0], append(append([]string{}, nobody[1:]...), "perl", "-e",
+		`use IO::Socket::INET; my $s = IO::Socket::INET->new(LocalPort => 41641, Proto => "udp") or die; $| = 1; print "bound\n"; sleep 300`)...)
+	if err == nil {
+		defer port.Stop()
+		err = port.until(10*time.Second, func() error {
+			if !strings.Contains(port.Tail(100), "bound") {
+				return errors.New("not bound")
+			}
+			return nil
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.web.Start(); err != nil {
+		t.Fatalf("a local user has the UDP port: %v\n%s", err, m.web.Proc.Tail(3000))
+	}
+	m.logsIn(t)
+	port.Stop()
+	m.web.Proc.Stop()
 	if err := m.web.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -170,7 +170,7 @@ func run(f runFlags, stdin io.Reader, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := available(f); err != nil {
+	if err := available(&f, log); err != nil {
 		return err
 	}
 	owner, saveOwner, err := ownerUID(context.Background(), f.state, f.owner)
@@ -228,31 +228,38 @@ const grace = 3 * time.Second
 
 // available reports what another program has of that which a daemon needs, before a join
 // key is spent: the state folder first, because then the rest is taken for the same reason.
-func available(f runFlags) error {
+// A member whose UDP port is taken uses another: any local user could have taken it while
+// the daemon was away, and must not keep it from coming back to its sessions.
+func available(f *runFlags, log *slog.Logger) error {
 	deadline := time.Now().Add(grace)
-	for _, try := range []func() error{
-		func() error {
-			unlock, err := lock(f.state)
-			if errors.Is(err, os.ErrNotExist) {
-				return nil
-			}
-			if err == nil {
-				unlock()
-			}
-			return err
-		},
-		func() error { return tryPort(f.udpPort) },
-		func() error { return tryTUN(f.tun) },
-	} {
+	wait := func(try func() error) error {
 		err := try()
 		for ; err != nil && time.Now().Before(deadline); err = try() {
 			time.Sleep(100 * time.Millisecond)
 		}
-		if err != nil {
+		return err
+	}
+	err := wait(func() error {
+		unlock, err := lock(f.state)
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		if err == nil {
+			unlock()
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := wait(func() error { return tryPort(f.udpPort) }); err != nil {
+		if _, none := netmap.LoadState(f.state); none != nil {
 			return err
 		}
+		log.Warn("another program has the UDP port; peers are told of another one", "port", f.udpPort)
+		f.udpPort = 0
 	}
-	return nil
+	return wait(func() error { return tryTUN(f.tun) })
 }
 
 func tryPort(port int) error {
