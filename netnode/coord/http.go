@@ -71,11 +71,7 @@ func (s *Server) handleJoin(w http.ResponseWriter, r *http.Request) {
 	// would never get in.
 	ctx, cancel := context.WithTimeout(r.Context(), joinWait)
 	defer cancel()
-	turn := s.lim.strangers.Allow
-	if s.known(req.AuthKey) {
-		turn = func() bool { return s.joins.Wait(ctx) == nil }
-	}
-	if !turn() {
+	if !s.turn(ctx, s.known(req.AuthKey)) {
 		answer(w, http.StatusTooManyRequests, netmap.Problem{Code: netmap.CodeBusy, Say: "too many nodes are joining at this moment"})
 		return
 	}

@@ -1,6 +1,7 @@
 package coord
 
 import (
+	"context"
 	"strconv"
 	"sync"
 	"time"
@@ -18,6 +19,7 @@ const (
 	strangersPerSecond, strangerBurst = 5, 20
 	endpointsEvery, endpointsBurst    = 2 * time.Second, 20
 	hostKeysEvery, hostKeysBurst      = 10 * time.Minute, 10
+	rotationsEvery, rotationsBurst    = time.Minute, 10
 	// Refused joins that are audited one by one; what is beyond is only counted, in the
 	// next one that is written. Anybody who reaches the port can be refused.
 	refusalsEvery, refusalsBurst = 10 * time.Second, 200
@@ -34,7 +36,7 @@ type limits struct {
 	byNode   map[string]*nodeLimits
 }
 
-type nodeLimits struct{ endpoints, hostKeys *rate.Limiter }
+type nodeLimits struct{ endpoints, hostKeys, rotations *rate.Limiter }
 
 func newLimits() *limits {
 	return &limits{
@@ -53,7 +55,8 @@ func (l *limits) of(id string, nodes int) *nodeLimits {
 		if len(l.byNode) > 1000+2*nodes { // most are of nodes that went
 			clear(l.byNode)
 		}
-		n = &nodeLimits{rate.NewLimiter(rate.Every(endpointsEvery), endpointsBurst), rate.NewLimiter(rate.Every(hostKeysEvery), hostKeysBurst)}
+		n = &nodeLimits{rate.NewLimiter(rate.Every(endpointsEvery), endpointsBurst), rate.NewLimiter(rate.Every(hostKeysEvery), hostKeysBurst),
+			rate.NewLimiter(rate.Every(rotationsEvery), rotationsBurst)}
 		l.byNode[id] = n
 	}
 	return n
@@ -84,6 +87,14 @@ func (s *Server) known(authKey string) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.st.keys[hashKey(authKey)] != nil
+}
+
+// turn waits for the turn of those who are known; strangers wait for nothing.
+func (s *Server) turn(ctx context.Context, known bool) bool {
+	if known {
+		return s.joins.Wait(ctx) == nil
+	}
+	return s.lim.strangers.Allow()
 }
 
 var errTooOften = &Refusal{Code: netmap.CodeBusy, Say: "this node says too much of itself at once; it is heard again in a while"}

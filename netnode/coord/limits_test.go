@@ -63,6 +63,7 @@ func TestStrangersKeepNobodyOut(t *testing.T) {
 		c := h.stranger()
 		wg.Go(func() {
 			for i := range tries / 8 {
+				h.post(c, netmap.PathRotate, netmap.RotateRequest{Steps: []netmap.Envelope{{Payload: []byte("{}")}}})
 				h.post(c, netmap.PathJoin, netmap.JoinRequest{AuthKey: strings.Repeat("A", 43), Name: strings.Repeat("x", 30<<10) + fmt.Sprint(w, i)})
 			}
 		})

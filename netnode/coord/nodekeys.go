@@ -19,14 +19,14 @@ func (s *Server) handleRotate(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusUnauthorized, netmap.Problem{Code: netmap.CodeUnknown, Say: "this is for nodes of the mesh"})
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), joinWait)
-	defer cancel()
-	if s.joins.Wait(ctx) != nil {
-		answer(w, http.StatusTooManyRequests, netmap.Problem{Code: netmap.CodeBusy, Say: "too many nodes ask at this moment"})
-		return
-	}
 	var req netmap.RotateRequest
 	if !body(w, r, &req) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), joinWait)
+	defer cancel()
+	if !s.turn(ctx, s.knowsKey(key, req.Steps)) {
+		answer(w, http.StatusTooManyRequests, netmap.Problem{Code: netmap.CodeBusy, Say: "too many nodes ask at this moment"})
 		return
 	}
 	reply, err := s.rotate(r.Context(), key, req.Steps)
@@ -35,6 +35,17 @@ func (s *Server) handleRotate(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, http.StatusOK, reply)
+}
+
+// knowsKey reports whether a change of keys is shown, or signed, with a key of a member's.
+func (s *Server) knowsKey(shown netmap.ControlPublic, steps []netmap.Envelope) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if _, ok := s.st.byControl[shown]; ok {
+		return true
+	}
+	_, _, err := s.st.steps(steps)
+	return err == nil
 }
 
 // rotate gives a node the keys of the last of steps. shown is the control key of the
@@ -58,6 +69,9 @@ func (s *Server) rotate(ctx context.Context, shown netmap.ControlPublic, steps [
 		}
 		if d := c.now.Sub(n.rec.Rotated); d >= 0 && d < rotatePause && len(path) == 1 {
 			return refuse(netmap.CodeBusy, "this node changed its keys a moment ago; try again in a few seconds")
+		}
+		if !s.lim.of(n.rec.ID, len(s.st.nodes)).rotations.Allow() { // also where several steps come at once
+			return errTooOften
 		}
 		if last.Next != shown {
 			return refuse(netmap.CodeBad, "the connection does not show the key that the node is to have")
