@@ -196,8 +196,29 @@ func TestExpiryAndBack(t *testing.T) {
 	if r := m.web.Tssh("up", "--join-file", file); r.Status != 0 {
 		t.Fatal(r)
 	}
-	if again, err := m.web.Status(); err != nil || again.Self.Name != "web" || again.Self.Addrs[0] != web.Self.Addrs[0] {
+	again, err = m.web.Status()
+	if err != nil || again.Self.Name != "web" || again.Self.Addrs[0] != web.Self.Addrs[0] {
 		t.Errorf("web before %+v, after %+v %v", web.Self, again.Self, err)
+	}
+	m.logsIn(t)
+
+	// A start with a token that is newer than what the host knows of the hub's key.
+	m.web.Proc.Stop()
+	m.hub.Proc.Stop()
+	if r := m.hub.Admin("rotate-key"); r.Status != 0 {
+		t.Fatal(r)
+	}
+	if err := m.hub.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if token, err = m.hub.Token("tag:web"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.web.start("--join-file", file); err != nil {
+		t.Fatal(err)
 	}
 	m.logsIn(t)
 }

@@ -367,3 +367,29 @@ func TestConfigErrors(t *testing.T) {
 		}
 	}
 }
+
+// TestExpiryByTheHubsClock: a computer whose clock is off neither drops peers that the hub
+// has as members, nor keeps those that it has not.
+func TestExpiryByTheHubsClock(t *testing.T) {
+	for _, off := range []time.Duration{24 * time.Hour, -24 * time.Hour} {
+		n, err := netnode.New(netnode.Config{PrivateKey: must[netmap.WGPrivate](t)(netmap.NewWGPrivate())})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		hub := time.Now().Add(off)
+		m := &netmap.Map{Mesh: "m", Range4: netip.MustParsePrefix("100.64.0.0/10"), ClockOffset: off, Revision: 1,
+			Self: policy.Identity{ID: "n0", Name: "self", User: "a@example.com", Role: policy.RoleMember}, SelfAddrs: []netip.Addr{netip.MustParseAddr("100.64.0.1")}}
+		for i, until := range []time.Time{hub.Add(12 * time.Hour), hub.Add(-12 * time.Hour)} {
+			a := netip.AddrFrom4([4]byte{100, 64, 0, byte(10 + i)})
+			m.Peers = append(m.Peers, netmap.Peer{Expires: until, Key: must[netmap.WGPrivate](t)(netmap.NewWGPrivate()).Public(),
+				Identity: policy.Identity{ID: "n" + a.String(), Name: "p", User: "a@example.com", Role: policy.RoleMember, Addrs: []netip.Addr{a}}})
+		}
+		n.SetMap(m)
+		for i, want := range []bool{true, false} {
+			if _, ok := n.WhoIs(m.Peers[i].Addrs[0]); ok != want {
+				t.Errorf("hub's clock %v ahead, peer %d: %v, want %v", off, i, ok, want)
+			}
+		}
+	}
+}

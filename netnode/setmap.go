@@ -47,11 +47,13 @@ func (n *Node) SetMap(m *netmap.Map) {
 	n.applyLocked(time.Now())
 }
 
-// applyLocked applies n.m as of now. Callers hold mu.
+// applyLocked applies n.m as of now by this computer's clock. Callers hold mu.
 func (n *Node) applyLocked(now time.Time) {
 	m := n.m
-	v, next := n.effective(m, now)
-	n.next = next
+	v, next := n.effective(m, now.Add(m.ClockOffset))
+	if n.next = next; !next.IsZero() {
+		n.next = next.Add(-m.ClockOffset)
+	}
 	ranges := validRanges(m)
 	n.ranges.Store(&ranges)
 	n.followKeys(v)

@@ -311,6 +311,9 @@ type host struct {
 	sender  atomic.Pointer[ship.Sender]
 }
 
+// pinPatience bounds what a start waits for the hub, when the token's pin is not known.
+const pinPatience = 10 * time.Second
+
 // join enrols a node that is not in a mesh yet. A token that is given again on a later
 // start, as in a service file, must be for the same mesh and is not used.
 func (h *host) join(ctx context.Context, token netmap.Token, wants bool) error {
@@ -322,7 +325,9 @@ func (h *host) join(ctx context.Context, token netmap.Token, wants bool) error {
 		if err != nil {
 			return err
 		}
-		if !st.Knows(token.Pin) {
+		ctx, cancel := context.WithTimeout(ctx, pinPatience)
+		defer cancel()
+		if !h.daemon.SameMesh(ctx, token) {
 			return fail("the state folder %s belongs to the mesh %s, the join token to another one", h.flags.state, st.Mesh).
 				hint("give another --state, or remove this one to leave the mesh " + st.Mesh)
 		}

@@ -115,6 +115,13 @@ func TestRestore(t *testing.T) {
 	if got := names(late); !slices.Equal(got, []string{"one", "two"}) {
 		t.Errorf("the late one has %v in its map and keeps what it had", got)
 	}
+	// Tokens of before let nobody in: which of them were used, or taken back, this hub cannot know.
+	_, err = netmap.Join(ctx, netmap.JoinConfig{Dir: filepath.Join(short, "old-token"), Token: tok, Name: "old-token"})
+	var je *netmap.JoinError
+	if !errors.As(err, &je) || je.Code != netmap.CodeKeyUnknown {
+		t.Errorf("a token of before the backup: %v", err)
+	}
+	tok = token()
 	for _, name := range []string{"late", "later"} {
 		join(name, tok)
 	}

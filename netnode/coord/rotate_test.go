@@ -6,6 +6,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -159,4 +161,91 @@ func TestHubMoves(t *testing.T) {
 	}
 	h.join("b", KeyRequest{User: "alice@example.com"})
 	a.until("news at the new address", peers("b"))
+}
+
+// TestTokenNewerThanThePin is a start with a token of after a rotation that the node has
+// not heard of: the token is for its mesh.
+func TestTokenNewerThanThePin(t *testing.T) {
+	h := newHub(t, nil)
+	h.user("alice@example.com")
+	alice := KeyRequest{User: "alice@example.com"}
+	st := h.join("sleeper", alice)
+	old := h.token(alice)
+	h.rotate()
+	middle := h.token(alice)
+	h.rotate()
+	newest := h.token(alice)
+	other := newHub(t, nil)
+	other.user("alice@example.com")
+	foreign := other.token(alice)
+	same := func(tok netmap.Token, want bool, when string) {
+		t.Helper()
+		if got := st.SameMesh(t.Context(), tok, nil); got != want {
+			t.Errorf("%s: %v, want %v", when, got, want)
+		}
+	}
+	same(old, true, "a token of before")
+	same(middle, true, "a token of between two rotations")
+	same(newest, true, "a token of now")
+	same(foreign, false, "a token of another mesh")
+	forged := newest
+	forged.Pin = foreign.Pin
+	same(forged, false, "another mesh's pin at the own hub's address")
+	h.down()
+	same(newest, true, "a token of the own hub's, which is away")
+	same(foreign, false, "a token of another mesh, the own hub being away")
+	h.up(h.addr, nil)
+	// Joining again does, too, with a token of between.
+	if _, err := netmap.Join(t.Context(), netmap.JoinConfig{Dir: st.Dir, Token: middle, Name: "sleeper"}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestHubClockWrong: a hub whose clock is a day off, either way, keeps its nodes, lets
+// others in, and does so too when the clock is set right.
+func TestHubClockWrong(t *testing.T) {
+	for _, off := range []time.Duration{24 * time.Hour, -24 * time.Hour} {
+		t.Run(off.String(), func(t *testing.T) {
+			h := newHub(t, nil)
+			h.user("alice@example.com")
+			alice := KeyRequest{User: "alice@example.com", Reusable: true}
+			a, b := h.member(h.join("a", alice), nil), h.member(h.join("b", alice), nil)
+			e := h.member(h.join("e", KeyRequest{User: "alice@example.com", Ephemeral: true}), nil)
+			a.until("all", peers("b", "e"))
+			waitFor(t, "connection of the ephemeral one", func() bool { return e.Status().Phase == netmap.PhaseConnected })
+			names := []string{"b", "e"}
+			for _, when := range []string{"wrong", "wrong, started again", "right", "right, started again"} {
+				if when == "wrong" {
+					h.clock.move(off)
+				} else if when == "right" {
+					h.clock.move(-off)
+				} else {
+					h.down()
+					h.up(h.addr, nil)
+				}
+				h.sweepEphemeral(t.Context())
+				name := "n" + strconv.Itoa(len(names))
+				n := h.member(h.join(name, alice), nil)
+				names = append(names, name)
+				slices.Sort(names)
+				a.until(when+": the newcomer", peers(names...))
+				n.until(when+": everybody", func(m *netmap.Map) bool { return len(m.Peers) == len(names) })
+				for _, x := range []*member{a, b, e, n} {
+					waitFor(t, when+": connection", func() bool { return x.Status().Phase == netmap.PhaseConnected })
+					if x.Map().Policy == nil || x.Status().Dropped != 0 {
+						t.Errorf("%s: policy %v, %d dropped", when, x.Map().Policy != nil, x.Status().Dropped)
+					}
+				}
+				if err := n.Rotate(t.Context()); err != nil {
+					t.Errorf("%s: other keys: %v", when, err)
+				}
+				if err := h.RenameNode(t.Context(), "test", name, name+"x"); err != nil {
+					t.Error(err)
+				}
+				names[slices.Index(names, name)] = name + "x"
+				slices.Sort(names)
+				a.until(when+": the other name", peers(names...))
+			}
+		})
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -233,7 +234,16 @@ func (s *Server) newEpoch(ctx context.Context) error {
 		if err := c.tx.setMeta("epoch", epoch); err != nil {
 			return err
 		}
-		return c.audit(audit.Entry{Kind: "mesh.restored"})
+		// What was used up, or taken back, after the backup was made looks as if it were not: no
+		// key of then lets anybody in.
+		n := 0
+		for _, k := range s.st.keys {
+			if err := c.removeKey(k); err != nil {
+				return err
+			}
+			n++
+		}
+		return c.audit(audit.Entry{Kind: "mesh.restored", Extra: map[string]string{"keys_void": strconv.Itoa(n)}})
 	})
 }
 

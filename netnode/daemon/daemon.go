@@ -112,6 +112,14 @@ func (d *Daemon) Joined() bool {
 	return d.state != nil
 }
 
+// SameMesh reports whether a token that is given again is for the mesh that this node is in.
+func (d *Daemon) SameMesh(ctx context.Context, t netmap.Token) bool {
+	d.mu.Lock()
+	st := d.state
+	d.mu.Unlock()
+	return st != nil && st.SameMesh(ctx, t, dialHub)
+}
+
 // Join enrols the node, and brings it up where Run is at work.
 func (d *Daemon) Join(ctx context.Context, token netmap.Token, name string) error {
 	if name == "" {

@@ -140,6 +140,7 @@ func NewClient(c ClientConfig) (*Client, error) {
 	k.offset = ch.Offset
 	k.status = Status{Phase: PhaseConnecting, Since: c.Clock(), Revision: k.book.rev, Offset: k.offset}
 	k.cur, _ = k.book.build(c.State.NodeID, k.now())
+	k.cur.ClockOffset = k.correction()
 	return k, nil
 }
 
@@ -294,7 +295,9 @@ func (k *Client) handle(in incoming, timer *time.Timer) error {
 		return nil
 	}
 	f := in.frame
-	k.heard(f.Time)
+	if k.heard(f.Time) && !f.Carries() {
+		k.deliver(timer) // what has expired is another thing now
+	}
 	if f.Problem != nil {
 		k.proof(f.Problem, timer)
 		return &Refused{Problem: Problem{Code: f.Problem.Code, Say: plain(f.Problem.Say)}}
@@ -343,6 +346,7 @@ func (k *Client) deliver(timer *time.Timer) {
 	if k.book.removed(k.c.State.NodeID) {
 		m = &Map{MeshID: m.MeshID, Mesh: m.Mesh, Range4: m.Range4, Range6: m.Range6, Revision: m.Revision, Epoch: m.Epoch}
 	}
+	m.ClockOffset = k.correction()
 	k.mu.Lock()
 	k.cur, k.status.Revision = m, m.Revision
 	k.mu.Unlock()
@@ -357,27 +361,30 @@ func (k *Client) deliver(timer *time.Timer) {
 
 // now is the hub's clock as far as it is known: what ends when is said by the hub, and
 // a computer whose clock is off by a day must neither drop its peers nor keep them.
-func (k *Client) now() time.Time {
-	t := k.c.Clock()
+func (k *Client) now() time.Time { return k.c.Clock().Add(k.correction()) }
+
+func (k *Client) correction() time.Duration {
 	if k.offset.Abs() > clockTolerance {
-		t = t.Add(k.offset)
+		return k.offset
 	}
-	return t
+	return 0
 }
 
-func (k *Client) heard(hub time.Time) {
+// heard notes the hub's clock and reports whether it is another than was thought.
+func (k *Client) heard(hub time.Time) (changed bool) {
 	now := k.c.Clock()
 	if !hub.IsZero() {
 		off := hub.Sub(now)
 		if (off - k.offset).Abs() > clockTolerance {
 			k.c.Log.Warn("this computer's clock is not the hub's", "ahead", -off)
-			k.dirty = true
+			k.dirty, changed = true, true
 		}
 		k.offset = off
 	}
 	k.mu.Lock()
 	k.status.Contact, k.status.Offset = now, k.offset
 	k.mu.Unlock()
+	return changed
 }
 
 func (k *Client) setStatus(p Phase, say string) {

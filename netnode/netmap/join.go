@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -127,7 +128,7 @@ func prepare(ctx context.Context, c *JoinConfig) (*State, error) {
 	case !old.Knows(c.Token.Pin):
 		// The token may be newer than what this node has heard of the hub's key.
 		next, passed, ferr := succeed(ctx, c.Token.Host, old.Control, old.Pin, old.MeshID, c.Dial)
-		if ferr == nil && next == c.Token.Pin {
+		if ferr == nil && (next == c.Token.Pin || slices.Contains(passed, c.Token.Pin)) {
 			old.adopt(next, passed)
 			break
 		}

@@ -29,7 +29,9 @@ type Map struct {
 	FormerHubKeys []ControlPublic
 	Relays        []Relay   // in the order in which they are tried
 	Expires       time.Time // when this node's own record ends; zero: never
-	KeysSince     time.Time // since when this node has the keys that it has
+	// ClockOffset is what to add to this computer's clock before it judges times of the map.
+	ClockOffset time.Duration
+	KeysSince   time.Time // since when this node has the keys that it has
 }
 
 // Peer is another node of the mesh.

@@ -152,6 +152,28 @@ func (s *State) adopt(next ControlPublic, passed []ControlPublic) {
 // Knows reports whether a token's pin is this mesh's: the hub's key, or one it had before.
 func (s *State) Knows(pin ControlPublic) bool { return s.Pin == pin || slices.Contains(s.Former, pin) }
 
+// SameMesh reports whether a token that is not needed any more is for the mesh of this node,
+// although its pin is not known here: the hub may have changed its key while the node was
+// away. When the hub cannot be reached, a token with its address is taken to be.
+func (s *State) SameMesh(ctx context.Context, t Token, dial func(context.Context, string, string) (net.Conn, error)) bool {
+	if s.Knows(t.Pin) {
+		return true
+	}
+	addrs := append(slices.Clone(s.Hubs), s.Hub)
+	if !slices.Contains(addrs, t.Host) {
+		addrs = append(addrs, t.Host)
+	}
+	reached := false
+	for _, addr := range addrs {
+		next, passed, err := succeed(ctx, addr, s.Control, s.Pin, s.MeshID, dial)
+		if err == nil && (next == t.Pin || slices.Contains(passed, t.Pin)) {
+			return true
+		}
+		reached = reached || err == nil || errors.Is(err, ErrPin)
+	}
+	return !reached && (s.Hub == t.Host || slices.Contains(s.Hubs, t.Host))
+}
+
 // followed has Run's goroutine take over a new key of the hub. node.json is replaced
 // before anything is believed that the new key signed.
 func (k *Client) followed(next ControlPublic, passed []ControlPublic) error {
