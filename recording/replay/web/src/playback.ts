@@ -37,10 +37,20 @@ export class Playback {
   private pos = 0; // the first of its events that is not applied
   private lastEvent = 0;
   private seeking = 0; // counts seeks; the last one wins
-  private busy = false;
+  private working = false; // a seek is under way
   private ticked = 0;
 
   constructor(readonly rec: Recording, private stage: HTMLElement, readonly hooks: Hooks) {}
+
+  private get busy(): boolean {
+    return this.working;
+  }
+
+  // Screen readers wait with reading while a picture is being made, and so do tests.
+  private set busy(on: boolean) {
+    this.working = on;
+    this.stage.setAttribute("aria-busy", String(on));
+  }
 
   get firstChannel(): number {
     const all = this.rec.d.channel_list;

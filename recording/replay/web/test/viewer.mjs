@@ -13,12 +13,15 @@ const browser = await chromium.launch({
   args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
 });
 
+// PATIENCE is for machines that are busy with other things; nothing here is a measurement of speed.
+const PATIENCE = 30000;
+
 const failures = [];
 const complaints = [];
 
 async function tab(options = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 860 }, ...options });
-  context.setDefaultTimeout(8000);
+  context.setDefaultTimeout(PATIENCE);
   const page = await context.newPage();
   page.on("console", (m) => {
     if (m.type() === "error" && !/status of 40[134]/.test(m.text())) complaints.push(`${page.url()}: ${m.text()}`);
@@ -55,33 +58,46 @@ const time = async (page) => {
   return Number(m[1] ?? 0) * 3600 + Number(m[2]) * 60 + Number(m[3]);
 };
 const screen = (page) => page.locator(".xterm-rows").innerText();
-const has = (page, text) => page.waitForFunction((t) => document.querySelector(".xterm-rows, .output, .files")?.innerText.replaceAll("\u00a0", " ").includes(t), text, { timeout: 8000 });
-// until waits for what an action leads to: f throws as long as it is not so.
-const until = async (f) => {
-  for (const end = Date.now() + 8000; ; ) {
+const lines = (page) => page.locator(".xterm-rows > div").count();
+const busy = (page) => page.evaluate(() => document.querySelector(".frame .screen")?.getAttribute("aria-busy") !== "false");
+// has waits until text is in view and no seek is under way, so that what comes after it looks at one state.
+const has = (page, text) =>
+  page.waitForFunction(
+    (t) => document.querySelector(".frame .screen")?.getAttribute("aria-busy") === "false" && document.querySelector(".xterm-rows, .output, .files")?.innerText.replaceAll("\u00a0", " ").includes(t),
+    text, { timeout: PATIENCE });
+// until waits until fn's assertions hold; where they never do, the last one's words are the answer. Whatever follows an
+// action is asserted through it: how soon the page gets there is the machine's affair.
+async function until(fn) {
+  const give = Date.now() + PATIENCE;
+  for (;;) {
     try {
-      return await f();
+      return await fn();
     } catch (err) {
-      if (Date.now() > end) throw err;
-      await new Promise((r) => setTimeout(r, 50));
+      if (Date.now() > give) throw err;
     }
+    await new Promise((r) => setTimeout(r, 50));
   }
-};
-const lines = (page) => page.evaluate(() => document.querySelectorAll(".xterm-rows > div").length);
-const open = (page, id, query = "") => page.goto(`${input.admin}/r/${id}${query}`);
+}
+const settled = (page) => until(async () => assert.equal(await busy(page), false, "a seek is under way"));
+// open gives the player with its first picture.
+async function open(page, id, query = "", base = input.admin) {
+  await page.goto(`${base}/r/${id}${query}`);
+  await page.waitForSelector(".xterm-rows, .output, .files, .state");
+  if ((await page.locator(".state").count()) === 0) await settled(page);
+}
 
 const admin = await tab();
 
 await step("the token opens the page and leaves the address", async () => {
   await admin.goto(`${input.admin}/?token=${token}`);
   await admin.waitForSelector("table.list");
-  assert.equal(new URL(admin.url()).search, "");
+  await until(async () => assert.equal(new URL(admin.url()).search, ""));
   assert.equal(await admin.evaluate(() => document.cookie), "", "script can read the cookie");
-  assert.equal(await admin.locator("#viewer").innerText(), "root@example.com");
+  await until(async () => assert.equal(await admin.locator("#viewer").innerText(), "root@example.com"));
 });
 
 await step("the list says who, as whom, where, when, how long and how it ended", async () => {
-  assert.equal(await rows(admin).count(), Object.keys(ids).length);
+  await until(async () => assert.equal(await rows(admin).count(), Object.keys(ids).length));
   const row = (name) => admin.locator(`tr[data-id="${ids[name]}"]`).innerText();
   for (const word of ["alice@example.com", "laptop", "deploy", "web", "shell", "today", "2 min", "exit 0"]) assert.ok((await row("shell")).includes(word) || word === "today", `${word} in ${await row("shell")}`);
   assert.match(await row("exec"), /pg_dump --schema-only app[\s\S]*exit 3/);
@@ -113,89 +129,88 @@ await step("a session plays, and its colours are there", async () => {
   await admin.waitForSelector(".xterm-rows");
   await admin.keyboard.press("Space");
   await has(admin, "systemctl status");
-  await has(admin, "Active: failed");
-  const colour = await admin.evaluate(() => {
-    const el = [...document.querySelectorAll(".xterm-rows span")].find((s) => s.textContent.includes("failed"));
-    return getComputedStyle(el).color;
+  await until(async () => {
+    const colour = await admin.evaluate(() => {
+      const el = [...document.querySelectorAll(".xterm-rows span")].find((s) => s.textContent.includes("failed"));
+      return el && getComputedStyle(el).color;
+    });
+    assert.equal(colour, "rgb(255, 139, 146)", "bright red of the theme, so the renderer's styles are in force");
+    assert.ok((await time(admin)) > 2);
   });
-  assert.equal(colour, "rgb(255, 139, 146)", "bright red of the theme, so the renderer's styles are in force");
-  assert.ok((await time(admin)) > 2);
 });
 
 await step("idle time is skipped, and said", async () => {
-  await has(admin, "journalctl");
-  const t = await time(admin);
-  assert.ok(t > 44 && t < 60, `at ${t}`);
-  assert.match(await admin.locator(".skipped").innerText(), /4\d s without/);
-  const exact = await admin.evaluate(() => {
-    const el = [...document.querySelectorAll(".xterm-rows span")].find((s) => s.textContent.includes("[emerg]"));
-    return el && getComputedStyle(el).color;
-  });
+  // The words stay in the element after it is hidden again.
+  await until(async () => assert.match(await admin.locator(".skipped").textContent(), /4\d s without/));
+  assert.ok((await time(admin)) > 44, "time jumped with the picture");
   await has(admin, "größer als 🚀 erwartet");
   await shot(admin, "player");
-  assert.ok(exact === undefined || exact === "rgb(250, 180, 90)" || exact === null, exact);
 });
 
 await step("direct colours come through the content policy", async () => {
   await open(admin, ids.shell, "?t=52");
   await has(admin, "[emerg]");
-  const c = await admin.evaluate(() => getComputedStyle([...document.querySelectorAll(".xterm-rows span")].find((s) => s.textContent.includes("[emerg]"))).color);
-  assert.equal(c, "rgb(250, 180, 90)");
+  await until(async () => {
+    const c = await admin.evaluate(() => getComputedStyle([...document.querySelectorAll(".xterm-rows span")].find((s) => s.textContent.includes("[emerg]"))).color);
+    assert.equal(c, "rgb(250, 180, 90)");
+  });
 });
 
 await step("speed changes while playing", async () => {
   await open(admin, ids.shell, "?idle=1");
-  await admin.waitForSelector(".xterm-rows");
+  // Both clocks in one look. The page shows the last tick's time, and a late tick counts as a quarter of a second.
+  const look = () =>
+    admin.evaluate(() => {
+      const m = /(\d+):([\d.]+) \//.exec(document.querySelector(".time").textContent);
+      return { t: Number(m[1]) * 60 + Number(m[2]), wall: performance.now() / 1000 };
+    });
+  const passes = async (least, speed) => {
+    const a = await look();
+    await until(async () => assert.ok((await look()).t - a.t >= least, `${least} s do not pass at ${speed}x`));
+    const b = await look();
+    assert.ok(b.t - a.t <= speed * (b.wall - a.wall + 0.25) + 0.2, `${b.t - a.t} s in ${b.wall - a.wall} s at ${speed}x`);
+    return b.wall - a.wall;
+  };
   await admin.keyboard.press("k");
   for (let i = 0; i < 4; i++) await admin.keyboard.press("+");
   await until(async () => assert.equal(await admin.locator(".speed").inputValue(), "16"));
-  // A busy machine makes both clocks late by the same.
-  const pace = async () => {
-    const began = Date.now();
-    const a = await time(admin);
-    await admin.waitForTimeout(1000);
-    return ((await time(admin)) - a) / ((Date.now() - began) / 1000);
-  };
-  const fast = await pace();
-  assert.ok(fast > 4 && fast < 40, `${fast} at 16x`);
+  await passes(8, 16);
   await admin.selectOption(".speed", "0.25");
   await until(async () => assert.match(admin.url(), /speed=0.25/));
-  const slow = await pace();
-  assert.ok(slow > 0.02 && slow < 1, `${slow} at 0.25x`);
+  assert.ok((await passes(0.3, 0.25)) > 0.3, "slower than life");
 });
 
 await step("seeking forth and back shows what playing through shows", async () => {
   await open(admin, ids.shell);
-  await admin.waitForSelector(".xterm-rows");
-  const atEnd = async () => {
-    const [now, whole] = (await admin.locator(".time").innerText()).split(" / ");
-    assert.equal(now, whole, "at the end the two times are the same");
-    assert.ok((await screen(admin)).replaceAll("\u00a0", " ").includes("$ exit"));
-    assert.equal(await lines(admin), 30, "the resize was followed");
-  };
   await admin.keyboard.press("End");
-  await until(atEnd);
+  await has(admin, "$ exit");
+  await until(async () => assert.equal(await lines(admin), 30, "the resize was followed"));
   const end = await screen(admin);
   const bar = await admin.locator(".timeline").boundingBox();
   const began = Date.now();
   await admin.mouse.click(bar.x + bar.width * 0.02, bar.y + 20);
   await until(async () => {
     assert.ok((await time(admin)) < 6);
-    const text = await screen(admin);
-    assert.ok(text.includes("systemctl") && !text.includes("all-good"), text);
+    assert.equal(await busy(admin), false);
+    const now = await screen(admin);
+    assert.ok(now.includes("systemctl") && !now.includes("all-good"), now);
     assert.equal(await lines(admin), 24);
   });
   console.log(`      seek to the beginning: ${Date.now() - began} ms`);
   await admin.keyboard.press("End");
-  await until(atEnd);
-  await until(async () => assert.equal(await screen(admin), end));
-  await until(async () => assert.match(admin.url(), /t=\d+/));
+  await has(admin, "$ exit");
+  await until(async () => {
+    assert.equal(await screen(admin), end);
+    assert.match(admin.url(), /t=\d+/);
+    const [now, whole] = (await admin.locator(".time").innerText()).split(" / ");
+    assert.equal(now, whole, "at the end the two times are the same");
+  });
   await shot(admin, "end");
 });
 
 await step("a link with a second opens there", async () => {
   const other = await admin.context().newPage();
-  await other.goto(`${input.admin}/r/${ids.shell}?t=47`);
+  await open(other, ids.shell, "?t=47");
   await has(other, "journalctl");
   await until(async () => assert.equal(Math.round(await time(other)), 47));
   await other.close();
@@ -203,21 +218,25 @@ await step("a link with a second opens there", async () => {
 
 await step("steps, tenths, wall clock and help have keys", async () => {
   await open(admin, ids.shell);
-  await admin.waitForSelector(".xterm-rows");
-  const goes = async (key, where, times = 1) => {
+  // Keys are typed within tenths of a second, which is all the clock shows.
+  for (let i = 0; i < 12; i++) {
+    await admin.keyboard.press(".");
+    await settled(admin);
+  }
+  const expected = { ".": (a, b) => b > 0, ",": (a, b) => b <= a, 5: (a, b) => b > 60, ArrowRight: (a, b) => b > a, Home: (a, b) => b === 0 };
+  for (const key of [".", ",", "5", "ArrowRight", "Home"]) {
     const before = await time(admin);
-    for (let i = 0; i < times; i++) await admin.keyboard.press(key);
-    await until(async () => assert.ok(where(before, await time(admin)), `${key}: from ${before} to ${await time(admin)}`));
-  };
-  await goes(".", (from, to) => to > from, 8); // one alone may be less than the tenth that is shown
-  await goes(",", (from, to) => to < from, 7);
-  await goes("5", (from, to) => to > 60);
-  await goes("ArrowRight", (from, to) => to > from);
-  await goes("Home", (from, to) => to === 0);
+    await admin.keyboard.press(key);
+    await until(async () => {
+      assert.equal(await busy(admin), false);
+      const now = await time(admin);
+      assert.ok(expected[key](before, now), `${key}: ${before} -> ${now}`);
+    });
+  }
   await admin.keyboard.press("w");
   await until(async () => assert.match(await admin.locator(".time").innerText(), /\d\d:\d\d:\d\d/));
   await admin.keyboard.press("?");
-  await admin.locator("dialog.help").waitFor();
+  await admin.locator("dialog.help").waitFor({ state: "visible" });
   await shot(admin, "help");
   await admin.keyboard.press("Escape");
   await admin.locator("dialog.help").waitFor({ state: "hidden" });
@@ -225,7 +244,6 @@ await step("steps, tenths, wall clock and help have keys", async () => {
 
 await step("a command without a terminal is text, its two outputs apart", async () => {
   await open(admin, ids.exec);
-  await admin.waitForSelector(".output");
   await admin.keyboard.press("End");
   await has(admin, "circular foreign-key");
   assert.match(await admin.locator(".output .stderr").innerText(), /pg_dump: warning/);
@@ -233,14 +251,13 @@ await step("a command without a terminal is text, its two outputs apart", async 
   assert.ok(text.includes("größe (x int)"), "a character divided between two writes");
   assert.ok(text.includes("␛[31mnot red"), "escape sequences are shown, not obeyed");
   assert.ok(text.includes(nasty));
-  assert.match(await admin.locator(".endmark").innerText(), /exit 3/);
+  await until(async () => assert.match(await admin.locator(".endmark").innerText(), /exit 3/));
   assert.equal(await admin.locator(".command").innerText(), "pg_dump --schema-only app");
   await shot(admin, "exec");
 });
 
 await step("file operations are a table", async () => {
   await open(admin, ids.sftp);
-  await admin.waitForSelector(".files");
   await admin.keyboard.press("End");
   await has(admin, "permission denied");
   const text = await admin.locator(".files").innerText();
@@ -250,8 +267,7 @@ await step("file operations are a table", async () => {
 
 await step("channels can be chosen", async () => {
   await open(admin, ids.two);
-  await admin.waitForSelector(".xterm-rows");
-  assert.ok(await admin.locator(".channel").isVisible());
+  await admin.locator(".channel").waitFor({ state: "visible" });
   await admin.keyboard.press("End");
   await admin.keyboard.press("c");
   await has(admin, "load average");
@@ -260,7 +276,6 @@ await step("channels can be chosen", async () => {
 
 await step("recorded text is shown and does nothing", async () => {
   await open(admin, ids.nasty);
-  await admin.waitForSelector(".xterm-rows");
   await admin.keyboard.press("End");
   await has(admin, "end-of-story");
   assert.ok((await screen(admin)).replaceAll("\u00a0", " ").replaceAll("\n", "").includes("<img src=x onerror="));
@@ -276,7 +291,6 @@ await step("recorded text is shown and does nothing", async () => {
 
 await step("a recording that was cut off says so and plays what there is", async () => {
   await open(admin, ids.cut);
-  await admin.waitForSelector(".xterm-rows");
   assert.match(await admin.locator(".banner").first().innerText(), /stops at .* without an end/);
   await admin.keyboard.press("End");
   await has(admin, "package-");
@@ -291,14 +305,13 @@ await step("no such recording, in words", async () => {
 
 await step("a live recording is followed", async () => {
   await open(admin, ids.live);
-  await admin.waitForSelector(".xterm-rows");
   await admin.getByRole("button", { name: "Go live" }).click();
   await has(admin, "package-");
   const before = await time(admin);
   console.log("GROW");
-  await admin.waitForFunction(() => document.querySelector(".xterm-rows").innerText.replaceAll("\u00a0", " ").includes("all-good-again"), null, { timeout: 15000 });
+  await has(admin, "all-good-again");
   await until(async () => assert.ok((await time(admin)) > before));
-  await admin.waitForFunction(() => document.querySelector(".endmark").innerText.includes("exit 0"), null, { timeout: 5000 });
+  await until(async () => assert.match(await admin.locator(".endmark").innerText(), /exit 0/));
 });
 
 const alice = await tab();
@@ -306,13 +319,14 @@ const alice = await tab();
 await step("somebody else sees own recordings only", async () => {
   await alice.goto(`${input.alice}/?token=${token}`);
   await alice.waitForSelector("table.list");
-  const seen = await rows(alice).evaluateAll((r) => r.map((x) => x.dataset.id));
-  assert.deepEqual(seen.sort(), [ids.shell, ids.exec, ids.sftp, ids.live].sort());
+  await until(async () => {
+    const seen = await rows(alice).evaluateAll((r) => r.map((x) => x.dataset.id));
+    assert.deepEqual(seen.sort(), [ids.shell, ids.exec, ids.sftp, ids.live].sort());
+  });
 });
 
 await step("and is refused the others in words", async () => {
-  await alice.goto(`${input.alice}/r/${ids.cut}`);
-  await alice.waitForSelector(".state");
+  await open(alice, ids.cut, "", input.alice);
   assert.match(await alice.locator(".state").innerText(), /policy does not let you see this recording/i);
   await shot(alice, "denied");
 });
@@ -341,9 +355,9 @@ await step("it fits a phone", async () => {
   for (const path of ["/", `/r/${ids.shell}?t=47`, `/r/${ids.sftp}?t=4`]) {
     await phone.goto(input.admin + path);
     await phone.waitForSelector("table.list, .xterm-rows, .files");
-    assert.ok(await phone.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${path} is wider than the phone`);
+    await until(async () => assert.ok(await phone.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${path} is wider than the phone`));
   }
-  await phone.goto(`${input.admin}/r/${ids.shell}?t=47`);
+  await open(phone, ids.shell, "?t=47");
   await has(phone, "journalctl");
   await shot(phone, "phone-player");
 });
@@ -353,9 +367,7 @@ await step("it is dark where the person likes it dark", async () => {
   await dark.goto(`${input.admin}/?token=${token}`);
   await dark.waitForSelector("table.list");
   await shot(dark, "dark-list");
-  await dark.goto(`${input.admin}/r/${ids.shell}?t=100`);
-  await dark.waitForSelector(".xterm-rows");
-  await dark.waitForTimeout(300);
+  await open(dark, ids.shell, "?t=100");
   await shot(dark, "dark-player");
 });
 
