@@ -26,6 +26,8 @@ var imports = map[string][]string{
 	"recording/term":       {},
 	"recording/ship":       {"recording", "recording/audit"},
 	"recording/store":      {"recording", "recording/term"},
+	"recording/transcript": {"recording", "recording/term"},
+	"recording/find":       {"recording", "recording/store", "recording/transcript"},
 	"recording/replay":     {"recording", "recording/*", "policy"},
 	"recording/audit":      {},
 	"session":              {"recording", "session/*"},
@@ -63,7 +65,7 @@ var imports = map[string][]string{
 // unlinked is what a program must not link, however it got there: a daemon that runs
 // as root on every host stays lean.
 var unlinked = map[string][]string{
-	"cmd/tsshd": {"modernc.org/sqlite", "database/sql", "tssh/recording/replay", "tssh/recording/store", "tssh/netnode/coord", "tailscale.com/derp/derpserver", "gocloud.dev", "github.com/minio", "github.com/aws"},
+	"cmd/tsshd": {"modernc.org/sqlite", "database/sql", "tssh/recording/replay", "tssh/recording/find", "tssh/recording/store", "tssh/netnode/coord", "tailscale.com/derp/derpserver", "gocloud.dev", "github.com/minio", "github.com/aws"},
 	"cmd/tssh":  {"modernc.org/sqlite", "database/sql", "tssh/netnode/coord", "tssh/sshd"},
 	"session":   {"tssh/recording/term", "tssh/policy/", "golang.zx2c4.com/wireguard"},
 }

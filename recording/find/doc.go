@@ -1,0 +1,27 @@
+// Package find searches what was on the screen, in all recordings of a store.
+//
+//	store.Store --every few seconds, what is new--> transcript.Read --> lines --> SQLite FTS5
+//	words --> MATCH --> hits, newest first --> may they see it? --> recording, second, line
+//
+// The index is a SQLite file of its own (modernc.org/sqlite, the driver that the hub has anyway; the
+// program links it). It holds nothing that the recordings do not: it may be deleted at any time and
+// is then built again, which also happens when it is of another version or damaged. Each hub has its own,
+// also where several share one Postgres, for it belongs to the folder of recordings beside it.
+//
+// Indexed are the lines of the transcript, exec commands, and files and forwards as "put /srv/x" and "open
+// local db:5432". A recording that runs is indexed again each time it has grown by a quarter, so the work stays
+// in proportion to its length, and once more when it ended. Of one recording at most 50,000 lines and 4 MiB of text
+// are indexed; what comes later is not found here, and is by the search inside the recording.
+//
+//	recs   rec, id, size (bytes that were indexed), first, last (rows in lines)
+//	lines  fts5: text; rec, ch, at (ms) not indexed. Tokens are runs of letters and digits, folded
+//	       (unicode61): "10.0.0.5" is a phrase of four
+//
+// # Query
+//
+// Every word must occur in one line, in any order, each as the beginning of a word on the screen, so "ngin" finds
+// nginx and "ginx" does not. "two words" in quotes is a phrase. A word without any letter or digit is passed over.
+//
+// Trust: text comes from the persons recorded and is data everywhere. May is asked for each recording before
+// anything of it is returned, and what is refused cannot be told from what does not exist.
+package find

@@ -1,0 +1,281 @@
+package find
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"tssh/recording"
+	"tssh/recording/store"
+	"tssh/recording/transcript"
+)
+
+const (
+	version  = 1 // of the schema and of what is put into it
+	maxLines = 50_000
+	maxBytes = 4 << 20
+	every    = 3 * time.Second
+)
+
+// Config is how an Index is set up.
+type Config struct {
+	Path  string // of the SQLite file; made if it is not there
+	Store *store.Store
+	Log   *slog.Logger // nil discards
+}
+
+// Index is the index of one store; safe for concurrent use. A driver called "sqlite" must be linked in.
+type Index struct {
+	cfg Config
+	db  *sql.DB
+	mu  sync.Mutex // one Update at a time
+}
+
+const schema = `
+CREATE TABLE recs (rec INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL);
+CREATE VIRTUAL TABLE lines USING fts5(text, rec UNINDEXED, ch UNINDEXED, at UNINDEXED, tokenize = 'unicode61');
+`
+
+// Open opens the index, or begins a new one where there is none that can be used.
+func Open(cfg Config) (*Index, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	x := &Index{cfg: cfg}
+	err := x.open()
+	if err == nil {
+		return x, nil
+	}
+	cfg.Log.Info("search: a new index is begun", "path", cfg.Path, "why", err)
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if err := os.Remove(cfg.Path + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("find: %w", err)
+		}
+	}
+	if err := x.open(); err != nil {
+		return nil, fmt.Errorf("find: %s: %w", cfg.Path, err)
+	}
+	return x, nil
+}
+
+func (x *Index) open() error {
+	f, err := os.OpenFile(x.cfg.Path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	// What is lost with the power is made again; only the file must stay whole.
+	db, err := sql.Open("sqlite", "file:"+x.cfg.Path+"?_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=busy_timeout(10000)")
+	if err != nil {
+		return err
+	}
+	db.SetMaxOpenConns(4)
+	if err := prepare(db); err != nil {
+		db.Close()
+		return err
+	}
+	x.db = db
+	return nil
+}
+
+func prepare(db *sql.DB) error {
+	var have, tables int
+	if err := db.QueryRow("PRAGMA user_version").Scan(&have); err != nil {
+		return err
+	}
+	if err := db.QueryRow("SELECT count(*) FROM sqlite_master").Scan(&tables); err != nil {
+		return err
+	}
+	if have == version {
+		_, err := db.Exec("SELECT count(*) FROM lines WHERE lines MATCH 'x'")
+		return err
+	}
+	if tables != 0 {
+		return fmt.Errorf("it is of version %d", have)
+	}
+	_, err := db.Exec(schema + fmt.Sprintf("PRAGMA user_version = %d;", version))
+	return err
+}
+
+// Close gives the file back; Run must have returned.
+func (x *Index) Close() error { return x.db.Close() }
+
+// Run keeps the index up to date until ctx ends.
+func (x *Index) Run(ctx context.Context) {
+	for {
+		if err := x.Update(ctx); err != nil && ctx.Err() == nil {
+			x.cfg.Log.Error("search index", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(every):
+		}
+	}
+}
+
+type known struct{ rec, size, first, last int64 }
+
+// Update indexes what is new in the store and forgets what is gone from it.
+func (x *Index) Update(ctx context.Context) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	have, err := x.known(ctx)
+	if err != nil {
+		return fmt.Errorf("find: %w", err)
+	}
+	var due []store.Summary
+	for before := ""; ; {
+		sums, next := x.cfg.Store.List(store.Query{May: func(*store.Summary) bool { return true }, Before: before, Limit: 1000})
+		for _, s := range sums {
+			k, ok := have[s.Meta.ID]
+			delete(have, s.Meta.ID)
+			if !ok || s.Size != k.size && (s.Complete || !s.Live || s.Size > k.size+k.size/4) {
+				s.Channels = nil // not needed, and there may be many
+				due = append(due, s)
+			}
+		}
+		if before = next; next == "" {
+			break
+		}
+	}
+	for _, k := range have {
+		if err := x.forget(ctx, k); err != nil {
+			return fmt.Errorf("find: %w", err)
+		}
+	}
+	slices.Reverse(due) // oldest first, so that later rows are newer
+	for i := range due {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := x.add(ctx, &due[i]); err != nil {
+			return fmt.Errorf("find: recording %s: %w", due[i].Meta.ID, err)
+		}
+	}
+	return nil
+}
+
+func (x *Index) known(ctx context.Context) (map[string]known, error) {
+	rows, err := x.db.QueryContext(ctx, "SELECT id, rec, size, first, last FROM recs")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	m := map[string]known{}
+	for rows.Next() {
+		var id string
+		var k known
+		if err := rows.Scan(&id, &k.rec, &k.size, &k.first, &k.last); err != nil {
+			return nil, err
+		}
+		m[id] = k
+	}
+	return m, rows.Err()
+}
+
+func (x *Index) forget(ctx context.Context, k known) error {
+	tx, err := x.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() // nothing after Commit
+	if err := remove(ctx, tx, k); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// remove takes a recording's rows, which are one run, out.
+func remove(ctx context.Context, tx *sql.Tx, k known) error {
+	if _, err := tx.ExecContext(ctx, "DELETE FROM lines WHERE rowid BETWEEN ? AND ?", k.first, k.last); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, "DELETE FROM recs WHERE rec = ?", k.rec)
+	return err
+}
+
+// add indexes one recording anew. One that cannot be read is noted as it is, so that it is not
+// tried again every few seconds.
+func (x *Index) add(ctx context.Context, s *store.Summary) error {
+	t, err := x.read(s)
+	if err != nil {
+		x.cfg.Log.Warn("search index: recording cannot be read", "recording", s.Meta.ID, "err", err)
+		t = &transcript.Transcript{}
+	}
+	tx, err := x.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() // nothing after Commit
+	var old known
+	switch err := tx.QueryRowContext(ctx, "SELECT rec, size, first, last FROM recs WHERE id = ?", s.Meta.ID).Scan(&old.rec, &old.size, &old.first, &old.last); {
+	case err == nil:
+		if err := remove(ctx, tx, old); err != nil {
+			return err
+		}
+	case !errors.Is(err, sql.ErrNoRows):
+		return err
+	}
+	var rec, row int64
+	if err := tx.QueryRowContext(ctx, "SELECT coalesce(max(rec), 0) + 1, coalesce(max(last), 0) FROM recs").Scan(&rec, &row); err != nil {
+		return err
+	}
+	first := row + 1
+	put, err := tx.PrepareContext(ctx, "INSERT INTO lines (rowid, text, rec, ch, at) VALUES (?, ?, ?, ?, ?)")
+	if err != nil {
+		return err
+	}
+	defer put.Close()
+	line := func(ch uint32, at time.Duration, text string) error {
+		row++
+		_, err := put.ExecContext(ctx, row, text, rec, ch, at.Milliseconds())
+		return err
+	}
+	for _, c := range t.Commands {
+		if c.Source != transcript.SourceExec {
+			continue // the others are on the screen
+		}
+		if err := line(c.Channel, c.At, c.Text); err != nil {
+			return err
+		}
+	}
+	for _, m := range t.Marks {
+		if m.Kind == "resize" {
+			continue
+		}
+		if err := line(m.Channel, m.At, m.Text); err != nil {
+			return err
+		}
+	}
+	for _, l := range t.Lines {
+		if err := line(l.Channel, l.At, l.Text); err != nil {
+			return err
+		}
+	}
+	// A recording without a line takes a row number all the same, so that order and runs are clear.
+	if _, err := tx.ExecContext(ctx, "INSERT INTO recs (rec, id, size, first, last) VALUES (?, ?, ?, ?, ?)", rec, s.Meta.ID, s.Size, first, max(row, first)); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+func (x *Index) read(s *store.Summary) (*transcript.Transcript, error) {
+	src, err := x.cfg.Store.Read(s.Meta.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	r, err := recording.NewReader(src, min(src.Size(), s.Size))
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return transcript.Read(r, transcript.Limits{Lines: maxLines, Bytes: maxBytes, Commands: 5000, Marks: 10_000})
+}

@@ -1,0 +1,139 @@
+package find
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+
+	"tssh/recording/store"
+)
+
+// Query is a search.
+type Query struct {
+	Words  string
+	May    func(*store.Summary) bool // nil finds nothing
+	Before int64                     // cursor of the page before; 0 begins
+	Limit  int                       // recordings at most; 0 means 50
+	Lines  int                       // of each recording at most; 0 means 5
+}
+
+// Hit is one recording in which there is a line that fits.
+type Hit struct {
+	Summary store.Summary
+	Lines   []Line
+	More    bool // there are more lines than are given
+}
+
+// Line is a line that fits.
+type Line struct {
+	Channel uint32
+	At      time.Duration
+	Text    string
+}
+
+// ErrNoWords is the answer to a query without a word to look for.
+var ErrNoWords = errors.New("there is no word to look for")
+
+const (
+	chunk     = 200  // rows asked for at a time
+	maxChunks = 2000 // in one search
+	maxWords  = 16
+)
+
+// Search gives recordings that q finds, newest first, and a cursor if there may be more.
+func (x *Index) Search(ctx context.Context, q Query) (hits []Hit, next int64, err error) {
+	if q.May == nil {
+		return nil, 0, nil
+	}
+	if q.Limit <= 0 {
+		q.Limit = 50
+	}
+	if q.Lines <= 0 {
+		q.Lines = 5
+	}
+	match := matchOf(q.Words)
+	if match == "" {
+		return nil, 0, ErrNoWords
+	}
+	before := q.Before
+	if before <= 0 {
+		before = 1 << 62
+	}
+	for range maxChunks {
+		var end bool
+		hits, before, end, err = x.chunk(ctx, q, match, hits, before)
+		if err != nil {
+			return nil, 0, fmt.Errorf("find: %w", err)
+		}
+		if end {
+			return hits, 0, nil
+		}
+		if len(hits) >= q.Limit && before > 0 {
+			return hits, before, nil
+		}
+	}
+	return hits, before, nil
+}
+
+// chunk reads rows below before and stops where it knows that the rest of a recording is not wanted.
+func (x *Index) chunk(ctx context.Context, q Query, match string, hits []Hit, before int64) ([]Hit, int64, bool, error) {
+	rows, err := x.db.QueryContext(ctx, `SELECT lines.rowid, lines.text, lines.ch, lines.at, recs.id, recs.first FROM lines JOIN recs ON recs.rec = lines.rec
+		WHERE lines MATCH ? AND lines.rowid < ? ORDER BY lines.rowid DESC LIMIT ?`, match, before, chunk)
+	if err != nil {
+		return hits, before, false, err
+	}
+	defer rows.Close()
+	n := 0
+	for rows.Next() {
+		n++
+		var row, at, first int64
+		var l Line
+		var id string
+		if err := rows.Scan(&row, &l.Text, &l.Channel, &at, &id, &first); err != nil {
+			return hits, before, false, err
+		}
+		before = row
+		l.At = time.Duration(at) * time.Millisecond
+		if len(hits) == 0 || hits[len(hits)-1].Summary.Meta.ID != id {
+			if len(hits) == q.Limit {
+				return hits, row + 1, false, nil
+			}
+			s, err := x.cfg.Store.Lookup(id)
+			if err != nil || !q.May(&s) {
+				return hits, first, false, nil
+			}
+			hits = append(hits, Hit{Summary: s})
+		}
+		h := &hits[len(hits)-1]
+		if len(h.Lines) == q.Lines {
+			h.More = true
+			return hits, first, false, nil
+		}
+		h.Lines = append(h.Lines, l)
+	}
+	if err := rows.Err(); err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return hits, before, false, err
+	}
+	return hits, before, n < chunk, nil
+}
+
+// matchOf makes an FTS5 expression in which everything is quoted.
+func matchOf(words string) string {
+	var parts []string
+	for i, run := range strings.Split(words, `"`) {
+		list := []string{run}
+		if i%2 == 0 {
+			list = strings.Fields(run)
+		}
+		for _, w := range list {
+			if len(parts) < maxWords && strings.ContainsFunc(w, func(r rune) bool { return unicode.IsLetter(r) || unicode.IsNumber(r) }) {
+				parts = append(parts, `"`+w+`"*`)
+			}
+		}
+	}
+	return strings.Join(parts, " AND ")
+}

@@ -1,0 +1,183 @@
+package transcript
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"tssh/recording"
+)
+
+// tape plays events into a builder under a clock of its own.
+type tape struct {
+	b  *builder
+	at time.Duration
+}
+
+func newTape() *tape { return &tape{b: newBuilder(Limits{})} }
+
+func (p *tape) ev(ch uint32, k recording.Kind, data string) *tape {
+	p.b.event(recording.Event{At: p.at, Channel: ch, Kind: k, Data: []byte(data)})
+	return p
+}
+
+func (p *tape) json(ch uint32, k recording.Kind, v any) *tape {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return p.ev(ch, k, string(b))
+}
+
+func (p *tape) out(text string) *tape { return p.ev(1, recording.KindOutput, text) }
+
+func (p *tape) wait(d time.Duration) *tape {
+	p.at += d
+	return p
+}
+
+func (p *tape) typed(text string) *tape {
+	for _, r := range text {
+		p.wait(90 * time.Millisecond).out(string(r))
+	}
+	return p.wait(300 * time.Millisecond).out("\r\n")
+}
+
+func (p *tape) done() *Transcript {
+	p.b.finish(p.at)
+	return &p.b.t
+}
+
+func texts(t *Transcript) string {
+	var s []string
+	for _, l := range t.Lines {
+		s = append(s, l.Text)
+	}
+	return strings.Join(s, "\n")
+}
+
+func commands(t *Transcript) string {
+	var s []string
+	for _, c := range t.Commands {
+		exit := "?"
+		if c.Exit != nil {
+			exit = fmt.Sprint(*c.Exit)
+		}
+		s = append(s, fmt.Sprintf("%s %q %s %v-%v", c.Source, c.Text, exit, c.At, c.End))
+	}
+	return strings.Join(s, "\n")
+}
+
+func same(t *testing.T, what, got, want string) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s:\n%s\nwant:\n%s", what, got, want)
+	}
+}
+
+func TestGuessedCommands(t *testing.T) {
+	p := newTape().json(1, recording.KindOpen, recording.Open{Type: "shell", PTY: true, Cols: 40, Rows: 6})
+	p.out("\x1b[1mme@web\x1b[0m:~$ ").wait(time.Second).typed("ls /etc")
+	p.wait(10 * time.Millisecond).out("hosts\r\npasswd\r\nme@web:~$ ").wait(3 * time.Second).typed("seq 9")
+	p.out("1\r\n2\r\n3\r\n4\r\n5\r\n6\r\n7\r\n8\r\n9\r\nme@web:~$ ").wait(time.Second).out("\r\nme@web:~$ ").wait(time.Second)
+	tr := p.done()
+	same(t, "commands", commands(tr), `guess "ls /etc" ? 1.93s-1.94s`+"\n"+`guess "seq 9" ? 5.69s-5.69s`)
+	same(t, "lines", texts(tr), "me@web:~$ ls /etc\nhosts\npasswd\nme@web:~$ seq 9\n1\n2\n3\n4\n5\n6\n7\n8\n9\nme@web:~$")
+	if l := tr.Lines[2]; l.Text != "passwd" || tr.Commands[l.Command].Text != "ls /etc" {
+		t.Errorf("%+v is not the output of ls", l)
+	}
+}
+
+func TestMarksOfTheShell(t *testing.T) {
+	const st = "\x1b\\"
+	p := newTape().json(1, recording.KindOpen, recording.Open{Type: "shell", PTY: true, Cols: 40, Rows: 10})
+	p.out("\x1b]133;A\x07% \x1b]133;B\x07").wait(time.Second).typed("false | grep x").out("\x1b]133;C" + st + "nothing\r\n\x1b]133;D;1" + st)
+	p.out("\x1b]633;A\x07% \x1b]633;B\x07").wait(time.Second).typed("echo a").out("\x1b]633;E;echo \\x3b \\\\;nonce\x07\x1b]633;C\x07;\r\n\x1b]633;D;0\x07% ")
+	tr := p.done()
+	same(t, "commands", commands(tr), `mark "false | grep x" 1 2.56s-2.56s`+"\n"+`mark "echo ; \\" 0 4.4s-4.4s`)
+	same(t, "lines", texts(tr), "% false | grep x\nnothing\n% echo a\n;\n%")
+}
+
+func TestChannelsWithoutTerminal(t *testing.T) {
+	p := newTape().json(1, recording.KindOpen, recording.Open{Type: "exec", Command: "make"})
+	p.out("one\ntw").wait(time.Second).ev(1, recording.KindStderr, "bad\x1b[31m\n").out("o\nthr\u202eee")
+	p.json(2, recording.KindForward, recording.Forward{State: "open", Type: "local", Target: "db:5432"})
+	p.json(1, recording.KindBulk, recording.Bulk{Stream: "output", Head: 10, Bytes: 99, SHA256: "ab", Ends: true})
+	p.json(1, recording.KindExit, recording.Exit{Status: 2}).ev(1, recording.KindClose, "")
+	tr := p.done()
+	same(t, "commands", commands(tr), `exec "make" 2 0s-1s`)
+	same(t, "lines", texts(tr), "one\nbad[31m\ntwo\nthr\ufffdee")
+	if !tr.Lines[1].Stderr || tr.Lines[0].Stderr {
+		t.Error("the two outputs are mixed up")
+	}
+	same(t, "marks", fmt.Sprint(tr.Marks), "[{2 1s forward open local db:5432} {1 1s bulk output: 99 bytes were not kept, sha256 ab}]")
+}
+
+func TestWhatWasNotSeenIsNotThere(t *testing.T) {
+	p := newTape().json(1, recording.KindOpen, recording.Open{Type: "shell", PTY: true, Cols: 40, Rows: 6})
+	p.out("secret\r\x1b[2Kshown\r\n").wait(time.Second)
+	p.out("\x1b[?1049h\x1b[2J\x1b[Heditor text\r\nsecond").wait(time.Second).out("\x1b[H\x1b[2Jeditor text\r\nother").wait(time.Second).out("\x1b[?1049l")
+	same(t, "lines", texts(p.done()), "shown\neditor text\nsecond\nother")
+}
+
+// TestAnyChunking: it does not matter how the bytes were divided.
+func TestAnyChunking(t *testing.T) {
+	text := "\x1b]133;A\x07$ \x1b]133;B\x07ls \xc3\xa9\r\n\x1b]133;C\x07größe 🚀\r\n\x1b[31mred\x1b[0m\r\n\x1b]133;D;3\x1b\\\x1b]133;A\x07$ "
+	var want *Transcript
+	for i := range 200 {
+		r := rand.New(rand.NewPCG(1, uint64(i)))
+		p := newTape().json(1, recording.KindOpen, recording.Open{Type: "shell", PTY: true, Cols: 20, Rows: 4})
+		for rest := text; rest != ""; {
+			n := len(rest)
+			if i > 0 {
+				n = 1 + r.IntN(min(len(rest), 9))
+			}
+			p.out(rest[:n])
+			rest = rest[n:]
+		}
+		got := p.done()
+		if want == nil {
+			want = got
+			same(t, "commands", commands(want), `mark "ls é" 3 0s-0s`)
+		} else if !reflect.DeepEqual(got, want) {
+			t.Fatalf("round %d:\n%+v\nwant\n%+v", i, got, want)
+		}
+	}
+}
+
+func TestBounds(t *testing.T) {
+	p := &tape{b: newBuilder(Limits{Lines: 5, Commands: 2, Marks: 3})}
+	p.json(1, recording.KindOpen, recording.Open{Type: "exec", Command: strings.Repeat("x", 5000)})
+	for i := range 20 {
+		p.wait(time.Second).out(fmt.Sprintf("%d%s\n", i, strings.Repeat("y", 5000))).json(1, recording.KindNote, recording.Note{What: "n"}).json(9, recording.KindOpen, recording.Open{Type: "exec", Command: "c"})
+	}
+	tr := p.done()
+	if len(tr.Lines) != 5 || len(tr.Commands) != 2 || len(tr.Marks) != 3 || len(tr.Lines[0].Text) != maxText || len(tr.Commands[0].Text) != maxText {
+		t.Errorf("%d lines, %d commands, %d marks", len(tr.Lines), len(tr.Commands), len(tr.Marks))
+	}
+}
+
+func FuzzTranscript(f *testing.F) {
+	f.Add([]byte("\x1b]133;A\x07$ \x1b]133;B\x07ls\r\n\x1b]133;C\x07a\r\n\x1b]133;D;1\x07"), uint8(3))
+	f.Add([]byte("me$ ls\r\nx\r\nme$ "), uint8(1))
+	f.Fuzz(func(t *testing.T, data []byte, n uint8) {
+		p := newTape().json(1, recording.KindOpen, recording.Open{Type: "shell", PTY: true, Cols: 10, Rows: 3})
+		for len(data) > 0 {
+			k := min(len(data), int(n)+1)
+			p.wait(150 * time.Millisecond * time.Duration(data[0]%3)).out(string(data[:k]))
+			if data[0] == 'r' {
+				p.json(1, recording.KindResize, recording.Resize{Cols: 3 + k, Rows: 1 + k})
+			}
+			data = data[k:]
+		}
+		for _, l := range p.done().Lines {
+			if l.Text == "" || strings.ContainsFunc(l.Text, func(r rune) bool { return r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 }) {
+				t.Fatalf("%q", l.Text)
+			}
+		}
+	})
+}
