@@ -21,6 +21,7 @@ import (
 	"tssh/policy"
 	"tssh/recording"
 	"tssh/recording/audit"
+	"tssh/recording/find"
 	"tssh/recording/replay"
 	"tssh/recording/ship"
 	"tssh/recording/store"
@@ -34,6 +35,7 @@ import (
 //	members --mesh, TCP 80, WhoIs--> replay.Viewer <------+
 //	loopback, token in the address -----^
 type rooms struct {
+	search   *find.Index // set by run
 	cfg      roomsConfig
 	store    *store.Store
 	receiver *ship.Receiver
@@ -91,7 +93,16 @@ func (r *rooms) mount(m *http.ServeMux) { m.Handle("/v1/recordings/", r.receiver
 func (r *rooms) run(ctx context.Context, tlsAddr string, l net.Listener, announce func(url string)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	search, err := find.Open(find.Config{Path: filepath.Join(r.cfg.State, "search.db"), Store: r.store, Log: r.cfg.Log.With("part", "search")})
+	if err != nil {
+		return err
+	}
+	defer search.Close()
+	r.search = search
 	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() { search.Run(ctx) }) // ends with ctx
 	var errs [2]error
 	if l != nil {
 		wg.Go(func() { // ends with ctx
@@ -128,6 +139,7 @@ func (r *rooms) onLoopback(ctx context.Context, l net.Listener, announce func(st
 }
 
 func (r *rooms) viewer(c replay.Config) (*replay.Viewer, error) {
+	c.Search = r.search
 	c.Store, c.Policy, c.Audit, c.Log = r.store, r.cfg.Coord.Policy, r.cfg.Audit, r.cfg.Log
 	return replay.New(c)
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -25,7 +26,8 @@ type Query struct {
 type Hit struct {
 	Summary store.Summary
 	Lines   []Line
-	More    bool // there are more lines than are given
+	More    bool // there are more lines than are given, which are the last ones
+	done    bool
 }
 
 // Line is a line that fits.
@@ -70,13 +72,24 @@ func (x *Index) Search(ctx context.Context, q Query) (hits []Hit, next int64, er
 			return nil, 0, fmt.Errorf("find: %w", err)
 		}
 		if end {
-			return hits, 0, nil
+			return inOrder(hits), 0, nil
 		}
-		if len(hits) >= q.Limit && before > 0 {
-			return hits, before, nil
+		if len(hits) >= q.Limit && full(hits, q) {
+			return inOrder(hits), before, nil
 		}
 	}
-	return hits, before, nil
+	return inOrder(hits), before, nil
+}
+
+// full says that the last recording has all the lines it may have.
+func full(hits []Hit, q Query) bool { return hits[len(hits)-1].More || hits[len(hits)-1].done }
+
+// inOrder turns the lines of each recording, which were found from its end, round.
+func inOrder(hits []Hit) []Hit {
+	for i := range hits {
+		slices.Reverse(hits[i].Lines)
+	}
+	return hits
 }
 
 // chunk reads rows below before and stops where it knows that the rest of a recording is not wanted.
@@ -100,6 +113,7 @@ func (x *Index) chunk(ctx context.Context, q Query, match string, hits []Hit, be
 		l.At = time.Duration(at) * time.Millisecond
 		if len(hits) == 0 || hits[len(hits)-1].Summary.Meta.ID != id {
 			if len(hits) == q.Limit {
+				hits[len(hits)-1].done = true
 				return hits, row + 1, false, nil
 			}
 			s, err := x.cfg.Store.Lookup(id)
@@ -124,6 +138,12 @@ func (x *Index) chunk(ctx context.Context, q Query, match string, hits []Hit, be
 // matchOf makes an FTS5 expression in which everything is quoted.
 func matchOf(words string) string {
 	var parts []string
+	words = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, words)
 	for i, run := range strings.Split(words, `"`) {
 		list := []string{run}
 		if i%2 == 0 {

@@ -134,14 +134,46 @@ func (v *Viewer) list(w http.ResponseWriter, r *http.Request, id policy.Identity
 	if err := v.note("recording.list", id, nil, 0, map[string]string{"q": words, "own": q.Get("own"), "before": q.Get("before")}); err != nil {
 		return err
 	}
+	terms, rest, no := parseTerms(words, v.cfg.Clock())
+	if no != nil {
+		return no
+	}
+	ask := v.asker(id)
+	may := func(s *store.Summary) bool {
+		return (!own || mine(id, s)) && terms.fit(s) && ask(s)
+	}
+	query := store.Query{Words: rest, May: may, Before: q.Get("before"), Limit: pageSize, Live: terms.live}
+	var sums []store.Summary
+	if query.Before == "" && !terms.live { // what runs comes first, however long ago it began
+		live := query
+		live.Live = true
+		sums, _ = v.cfg.Store.List(live)
+	}
+	running := map[string]bool{}
+	for i := range sums {
+		running[sums[i].Meta.ID] = true
+	}
+	more, next := v.cfg.Store.List(query)
+	for i := range more {
+		if !running[more[i].Meta.ID] {
+			sums = append(sums, more[i])
+		}
+	}
+	out := listJSON{Viewer: viewerJSON{id.Who(), id.Name}, Recordings: make([]summaryJSON, 0, len(sums)), Next: next}
+	for i := range sums {
+		out.Recordings = append(out.Recordings, summarize(id, &sums[i]))
+	}
+	respond(w, http.StatusOK, out)
+	return nil
+}
+
+// asker is may for many recordings at one moment: many are of the same person on the same host, and each such
+// pair is one question. What it returns is for one request.
+func (v *Viewer) asker(id policy.Identity) func(*store.Summary) bool {
 	p := v.cfg.Policy()
-	// Many recordings are of the same person on the same host: one question for each.
 	type pair struct{ src, user, host, local string }
 	known := map[pair]bool{}
-	may := func(s *store.Summary) bool {
-		if own && !mine(id, s) {
-			return false
-		}
+	return func(s *store.Summary) bool {
 		k := pair{s.Meta.SrcID, s.Meta.Login, s.Meta.HostID, s.Meta.LocalUser}
 		ok, asked := known[k]
 		if !asked {
@@ -150,13 +182,6 @@ func (v *Viewer) list(w http.ResponseWriter, r *http.Request, id policy.Identity
 		}
 		return ok
 	}
-	sums, next := v.cfg.Store.List(store.Query{Words: words, May: may, Before: q.Get("before"), Limit: pageSize})
-	out := listJSON{Viewer: viewerJSON{id.Who(), id.Name}, Recordings: make([]summaryJSON, 0, len(sums)), Next: next}
-	for i := range sums {
-		out.Recordings = append(out.Recordings, summarize(id, &sums[i]))
-	}
-	respond(w, http.StatusOK, out)
-	return nil
 }
 
 func mine(id policy.Identity, s *store.Summary) bool {

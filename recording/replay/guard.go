@@ -72,7 +72,9 @@ func navigates(h http.Header) bool {
 	return h.Get("Sec-Fetch-Mode") == "navigate" && h.Get("Sec-Fetch-Dest") == "document"
 }
 
-func isPage(path string) bool { return path == "/" || strings.HasPrefix(path, "/r/") }
+func isPage(path string) bool {
+	return path == "/" || path == "/search" || strings.HasPrefix(path, "/r/")
+}
 
 // hostAllowed compares the name the browser used with the allow-list, so that a foreign name
 // that was made to point here (DNS rebinding) gets nothing. Who comes over loopback may also

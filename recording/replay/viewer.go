@@ -11,6 +11,7 @@ import (
 
 	"tssh/policy"
 	"tssh/recording/audit"
+	"tssh/recording/find"
 	"tssh/recording/store"
 )
 
@@ -28,6 +29,8 @@ type Config struct {
 	// Token opens the viewer over loopback, to TokenIdentity. Empty: not open over loopback.
 	Token         string
 	TokenIdentity policy.Identity
+	// Search looks through what was on the screens; nil means that there is no search over all recordings.
+	Search *find.Index
 	// Audit writes one entry; what cannot be audited is not shown.
 	Audit func(audit.Entry) error
 	Clock func() time.Time // nil is time.Now
@@ -42,6 +45,7 @@ type Viewer struct {
 	mux    *http.ServeMux
 	open   *openFiles
 	seen   *seen
+	texts  *texts
 }
 
 // New makes a Viewer.
@@ -66,12 +70,17 @@ func New(cfg Config) (*Viewer, error) {
 		cfg: cfg, assets: assets, cookie: cookieName(cfg.Token),
 		open: newOpenFiles(cfg.Store), seen: newSeen(cfg.Clock), mux: http.NewServeMux(),
 	}
+	v.texts = &texts{v: v}
 	for pattern, h := range map[string]func(http.ResponseWriter, *http.Request, policy.Identity) error{
 		"GET /api/recordings":                 v.list,
 		"GET /api/recordings/{id}":            v.detail,
 		"GET /api/recordings/{id}/frames/{n}": v.frame,
 		"GET /api/recordings/{id}/file":       v.file,
 		"GET /api/recordings/{id}/cast":       v.cast,
+		"GET /api/recordings/{id}/transcript": v.transcript,
+		"GET /api/recordings/{id}/search":     v.searchOne,
+		"GET /api/recordings/{id}/text":       v.text,
+		"GET /api/search":                     v.search,
 	} {
 		v.mux.HandleFunc(pattern, v.known(h))
 	}
@@ -81,6 +90,7 @@ func New(cfg Config) (*Viewer, error) {
 	})
 	v.mux.HandleFunc("GET /{$}", page)
 	v.mux.HandleFunc("GET /r/{id}", page)
+	v.mux.HandleFunc("GET /search", page)
 	v.mux.HandleFunc("GET /assets/{name}", v.known(func(w http.ResponseWriter, r *http.Request, _ policy.Identity) error {
 		v.serveAsset(w, r, r.PathValue("name"))
 		return nil

@@ -128,6 +128,7 @@ type Query struct {
 	May    func(*Summary) bool // nil chooses none: who may see must be decided
 	Before string              // cursor: only recordings after this one in the list
 	Limit  int                 // at most; 0 means 100
+	Live   bool                // only those that still run
 }
 
 // List gives the newest recordings that q chooses, and a cursor when there are more.
@@ -153,7 +154,7 @@ func (s *Store) List(q Query) ([]Summary, string) {
 	}
 	var out []Summary
 	for _, r := range s.sorted[from:] {
-		if !r.matches(words) || !q.May(&r.sum) {
+		if q.Live && !s.live(r, now) || !r.matches(words) || !q.May(&r.sum) {
 			continue
 		}
 		if len(out) == q.Limit {
@@ -176,8 +177,13 @@ func (r *rec) matches(words []string) bool {
 // summary is a copy of r's, with Live decided. mu is held.
 func (s *Store) summary(r *rec, now time.Time) Summary {
 	c := r.sum.clone()
-	c.Live = !r.sealed && !c.Complete && now.Sub(r.heard) < liveFor
+	c.Live = s.live(r, now)
 	return c
+}
+
+// live says whether r still runs. mu is held.
+func (s *Store) live(r *rec, now time.Time) bool {
+	return !r.sealed && !r.sum.Complete && now.Sub(r.heard) < liveFor
 }
 
 // Lookup gives the summary of one recording.

@@ -1,0 +1,124 @@
+package replay
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"tssh/recording/store"
+)
+
+// terms are the parts of a filter that have a name: "host:web exit:!0 after:2026-11-01". Other
+// words go to the store, which looks for them in person, host, user, command and id. All must fit; a term
+// that is given twice fits either way.
+type terms struct {
+	live bool
+	fits [][]func(*store.Summary) bool
+}
+
+// termNames is what the page and the refusal tell the person.
+const termNames = "who, host, as, from, tag, kind, cmd, exit, after, before, longer, is"
+
+func parseTerms(words string, now time.Time) (t terms, rest string, no *refusal) {
+	var plain []string
+	by := map[string][]func(*store.Summary) bool{}
+	for _, w := range strings.Fields(words) {
+		name, value, named := strings.Cut(w, ":")
+		if w == "is:live" {
+			t.live = true
+			continue
+		}
+		if !named || value == "" {
+			plain = append(plain, w)
+			continue
+		}
+		f, known, ok := termOf(strings.ToLower(name), strings.ToLower(value), now)
+		if !known {
+			plain = append(plain, w) // "tag:ci" and the like occur in what the store looks through
+			continue
+		}
+		if !ok {
+			return t, "", &refusal{http.StatusBadRequest, "the filter " + strconv.Quote(w) + " is not understood", ""}
+		}
+		by[name] = append(by[name], f)
+	}
+	for _, fs := range by {
+		t.fits = append(t.fits, fs)
+	}
+	return t, strings.Join(plain, " "), nil
+}
+
+func (t *terms) fit(s *store.Summary) bool {
+	for _, any := range t.fits {
+		ok := false
+		for _, f := range any {
+			ok = ok || f(s)
+		}
+		if !ok {
+			return false
+		}
+	}
+	return true
+}
+
+func termOf(name, value string, now time.Time) (f func(*store.Summary) bool, known, ok bool) {
+	has := func(text string) bool { return strings.Contains(strings.ToLower(text), value) }
+	some := func(list []string) bool {
+		for _, x := range list {
+			if has(x) {
+				return true
+			}
+		}
+		return false
+	}
+	switch name {
+	case "who":
+		return func(s *store.Summary) bool { return has(s.Meta.Login) || some(s.Meta.SrcTags) }, true, true
+	case "host":
+		return func(s *store.Summary) bool { return strings.ToLower(s.Meta.Host) == value || some(s.Meta.HostTags) }, true, true
+	case "as":
+		return func(s *store.Summary) bool { return strings.ToLower(s.Meta.LocalUser) == value }, true, true
+	case "from":
+		return func(s *store.Summary) bool { return has(s.Meta.Src) || has(s.Meta.SrcAddr) }, true, true
+	case "tag":
+		return func(s *store.Summary) bool { return some(s.Meta.SrcTags) || some(s.Meta.HostTags) }, true, true
+	case "kind":
+		return func(s *store.Summary) bool { return s.Main().Type == value }, true, true
+	case "cmd":
+		return func(s *store.Summary) bool {
+			for _, c := range s.Channels {
+				if has(c.Command) {
+					return true
+				}
+			}
+			return false
+		}, true, true
+	case "exit":
+		want, not := strings.CutPrefix(value, "!")
+		n, err := strconv.Atoi(want)
+		return func(s *store.Summary) bool {
+			for _, c := range s.Channels {
+				if c.Exit != nil && (c.Exit.Signal == "" && c.Exit.Status == n) != not {
+					return true
+				}
+			}
+			return false
+		}, true, err == nil
+	case "after", "before":
+		at, err := time.ParseInLocation(time.DateOnly, value, now.Location())
+		if err != nil {
+			d, derr := time.ParseDuration(value)
+			if at, err = now.Add(-d), derr; err != nil || d < 0 {
+				return nil, true, false
+			}
+		}
+		return func(s *store.Summary) bool { return s.Meta.Start.Before(at) == (name == "before") }, true, true
+	case "longer":
+		d, err := time.ParseDuration(value)
+		return func(s *store.Summary) bool { return s.Duration > d }, true, err == nil
+	case "is":
+		return func(s *store.Summary) bool { return s.Main().PTY }, true, value == "interactive"
+	}
+	return nil, false, false
+}
