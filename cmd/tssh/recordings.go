@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -93,25 +94,25 @@ func hubGet(ctx context.Context, hc *http.Client, path string, q url.Values) (*h
 	return nil, m
 }
 
-// sessions is `tssh sessions [--json]` and `tssh sessions fetch ID FILE`.
+// sessions is `tssh sessions [--json] [FILTER...]` and `tssh sessions fetch ID FILE`.
 func (a *app) sessions(ctx context.Context, args []string) error {
 	f := a.flags("sessions")
 	asJSON := f.Bool("json", false, "")
-	form := "sessions [--json] | sessions fetch ID FILE"
-	if err := f.parse(args, 0, 3, form); err != nil {
+	form := "sessions [--json] [FILTER...] | sessions fetch ID FILE"
+	if err := f.parse(args, 0, 64, form); err != nil {
 		return err
 	}
 	if len(f.rest) == 3 && f.rest[0] == "fetch" {
 		return a.fetchTo(ctx, f.rest[1], f.rest[2])
 	}
-	if len(f.rest) != 0 {
+	if len(f.rest) > 0 && f.rest[0] == "fetch" {
 		return usage("wrong arguments").withHint("tssh " + form)
 	}
 	hc, err := a.hub(ctx)
 	if err != nil {
 		return err
 	}
-	rows, err := recordingRows(ctx, hc)
+	rows, err := recordingRows(ctx, hc, strings.Join(f.rest, " "))
 	if err != nil {
 		return err
 	}
@@ -138,12 +139,15 @@ func (a *app) sessions(ctx context.Context, args []string) error {
 	return w.Flush()
 }
 
-// recordingRows reads all pages of the hub's list.
-func recordingRows(ctx context.Context, hc *http.Client) ([]recordingRow, error) {
+// recordingRows reads all pages of the hub's list of what fits the filter.
+func recordingRows(ctx context.Context, hc *http.Client, filter string) ([]recordingRow, error) {
 	rows := []recordingRow{}
 	next := ""
 	for range maxPages {
 		q := url.Values{}
+		if filter != "" {
+			q.Set("q", filter)
+		}
 		if next != "" {
 			q.Set("before", next)
 		}

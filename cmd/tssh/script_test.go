@@ -256,11 +256,23 @@ func (s *scene) resolve(_ context.Context, name string) (localapi.Resolved, erro
 func hubPages() http.Handler {
 	m := http.NewServeMux()
 	m.HandleFunc("GET /api/recordings", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("q") == "host:db exit:!0" {
+			io.WriteString(w, `{"recordings":[{"id":"rec-0009","start":"2026-01-02T03:04:05Z","duration":1,"host":"db","who":"alice@example.com","local_user":"me","type":"exec","command":"false"}]}`)
+			return
+		}
 		if r.URL.Query().Get("before") == "" {
 			io.WriteString(w, `{"recordings":[{"id":"rec-0001","start":"2026-01-02T03:04:05Z","duration":61.2,"host":"web","who":"alice@example.com","local_user":"deploy","type":"shell","complete":true}],"next":"x"}`)
 			return
 		}
 		io.WriteString(w, `{"recordings":[{"id":"rec-0002","start":"2026-01-02T03:04:05Z","duration":1,"host":"web\u001b[2J","who":"bob@example.com","local_user":"bob","type":"exec","command":"id\u001b[31m","live":true}]}`)
+	})
+	m.HandleFunc("GET /api/search", func(w http.ResponseWriter, r *http.Request) {
+		switch q := r.URL.Query(); q.Get("q") {
+		case `disk "no space left"`:
+			io.WriteString(w, `{"recordings":[{"id":"rec-0001","start":"2026-01-02T03:04:05Z","duration":61.2,"host":"web","who":"alice@example.com","local_user":"deploy","type":"shell","lines":[{"t":61.25,"ch":1,"text":"disk: no space left \u001b[2Jhere"}],"more":true}],"next":"7"}`)
+		default:
+			io.WriteString(w, `{"recordings":[]}`)
+		}
 	})
 	m.HandleFunc("GET /api/recordings/{id}/file", func(w http.ResponseWriter, r *http.Request) {
 		if r.PathValue("id") != "rec-0001" {

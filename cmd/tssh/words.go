@@ -138,7 +138,8 @@ Files and programs:
   serve status, serve off [PORT]              what is served; no longer
   config [--install | --uninstall]            settings that make stock ssh use the mesh
 Recordings:
-  sessions                                    what was recorded
+  sessions [FILTER...]                        what was recorded: who:alice host:web exit:!0 is:live ...
+  search WORDS...                             what was on the screens of recordings
   play ID|FILE, verify ID|FILE                watch it, check it
   policy eval|check|test ...                  ask the policy engine
 

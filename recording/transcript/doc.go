@@ -22,7 +22,7 @@
 //
 //	exec    the client asked for it: certain
 //	mark    the shell said so: OSC 133 (and 633) A prompt, B command begins, C it runs, D;status it ended
-//	guess   the screen stood still with the cursor behind a prompt's last character ($ # % > ❯ »), later
+//	guess   the screen stood still (50 ms) with the cursor behind a prompt's last character ($ # % > ❯ »), later
 //	        the cursor left that row, which now has more text. No exit status. Not tried once marks were seen.
 //
 // Trust boundary: everything here was written by the person recorded. Marks and prompts can be

@@ -66,6 +66,7 @@ type Limits struct {
 
 const (
 	quiet       = 200 * time.Millisecond
+	pause       = 50 * time.Millisecond // which a prompt stands at least before the first key
 	long        = time.Second // after which the row with the cursor counts as written
 	recent      = 4096
 	maxText     = 1024 // bytes of a line or a command that are kept
@@ -313,11 +314,13 @@ func (b *builder) scrolled(c *channel, line string) {
 
 // still looks at the rows if the screen stood still until now.
 func (b *builder) still(c *channel, now time.Duration) {
-	if !c.dirty || now-c.at < quiet {
+	waited := now - c.at
+	if !c.dirty || waited < pause {
 		return
 	}
-	waited := now-c.at >= long
-	b.rows(c, false)
+	if waited >= quiet {
+		b.rows(c, false)
+	}
 	x, y, _ := c.screen.Cursor()
 	row := c.screen.Line(y)
 	if !c.marks && c.promptY != y { // behind a prompt, in a row of which nothing was typed yet
@@ -326,7 +329,7 @@ func (b *builder) still(c *channel, now time.Duration) {
 			c.prompt, c.promptY = row, y
 		}
 	}
-	if waited && c.promptY != y && c.inputX < 0 { // not a command on the way
+	if waited >= long && c.promptY != y && c.inputX < 0 { // not a command on the way
 		b.line(c, c.at, row, false)
 	}
 }

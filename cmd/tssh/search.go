@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"tssh/recording"
+)
+
+// foundRow is one recording in which something was found, as `tssh search --json` prints it.
+type foundRow struct {
+	recordingRow
+	Lines []foundLine `json:"lines"`
+	More  bool        `json:"more,omitempty"` // there are more such lines
+}
+
+type foundLine struct {
+	T       float64 `json:"t"` // seconds since the start
+	Channel uint32  `json:"ch"`
+	Text    string  `json:"text"`
+}
+
+// search is `tssh search [--json] [--limit N] WORDS...`: what was on the screens of recordings.
+func (a *app) search(ctx context.Context, args []string) error {
+	f := a.flags("search")
+	asJSON := f.Bool("json", false, "")
+	limit := f.Int("limit", 50, "")
+	form := "search [--json] [--limit N] WORDS..."
+	if err := f.parse(args, 1, 64, form); err != nil {
+		return err
+	}
+	if *limit < 1 || *limit > 200 {
+		return usage("a limit is from 1 to 200").withHint("tssh " + form)
+	}
+	hc, err := a.hub(ctx)
+	if err != nil {
+		return err
+	}
+	// Words that the shell was given in quotes stay together.
+	words := make([]string, len(f.rest))
+	for i, w := range f.rest {
+		if words[i] = w; strings.ContainsAny(w, " \t") && !strings.Contains(w, `"`) {
+			words[i] = `"` + w + `"`
+		}
+	}
+	resp, err := hubGet(ctx, hc, "/api/search", url.Values{"q": {strings.Join(words, " ")}, "limit": {strconv.Itoa(*limit)}})
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	var page struct {
+		Recordings []struct {
+			foundRow
+			Type string `json:"type"`
+		} `json:"recordings"`
+		Next string `json:"next"`
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxList)).Decode(&page); err != nil {
+		return failed("the hub's answer is not understood: %v", err)
+	}
+	rows := []foundRow{}
+	for _, r := range page.Recordings {
+		r.Kind = r.Type
+		rows = append(rows, r.foundRow)
+	}
+	if *asJSON {
+		return a.printJSON(rows)
+	}
+	if len(rows) == 0 {
+		return failed("nothing of the kind was on a screen that you may see")
+	}
+	for _, r := range rows {
+		fmt.Fprintf(a.out, "%s  %s  %s as %s on %s\n", oneLine(r.ID), r.Start.Local().Format("2006-01-02 15:04:05"), oneLine(r.Who), oneLine(r.LocalUser), oneLine(r.Host))
+		for _, l := range r.Lines {
+			fmt.Fprintf(a.out, "  %s  %s\n", recording.Clock(time.Duration(l.T*float64(time.Second))), oneLine(l.Text))
+		}
+		if r.More {
+			fmt.Fprintf(a.out, "  earlier ones too: http://%s/r/%s?q=%s\n", hubHost, oneLine(r.ID), url.QueryEscape(strings.Join(words, " ")))
+		}
+	}
+	if page.Next != "" {
+		fmt.Fprintf(a.err, "tssh: hint: there are more recordings: --limit %d, or more words\n", min(200, *limit*4))
+	}
+	return nil
+}

@@ -1,0 +1,137 @@
+package replay
+
+import (
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	_ "modernc.org/sqlite"
+
+	"tssh/recording"
+	"tssh/recording/find"
+)
+
+// searchable gives the world an index, as it is now.
+func (w *world) searchable() {
+	w.t.Helper()
+	x, err := find.Open(find.Config{Path: filepath.Join(w.t.TempDir(), "search.db"), Store: w.store})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { x.Close() })
+	if err := x.Update(w.t.Context()); err != nil {
+		w.t.Fatal(err)
+	}
+	w.viewer.cfg.Search = x
+}
+
+func TestSearchShowsOnlyWhatOneMaySee(t *testing.T) {
+	w := newWorld(t)
+	w.keep(meta("alice@example.com", "deploy", "web", w.now), ran("common-a"))
+	w.keep(meta("bob@example.com", "bob", "web", w.now.Add(-time.Hour)), ran("common-b"))
+	if res := w.ask("GET", hub+"/api/search?q=common", fromRoot); res.StatusCode != 404 {
+		t.Errorf("without an index: %d", res.StatusCode)
+	}
+	w.searchable()
+	for _, c := range []struct{ from, want string }{{fromAlice, "common-a"}, {fromBob, "common-b"}, {fromRoot, "common-a common-b"}} {
+		found := decode[foundJSON](t, w.ask("GET", hub+"/api/search?q=common", c.from))
+		var got []string
+		for _, h := range found.Recordings {
+			got = append(got, h.Command)
+			if len(h.Lines) != 2 || h.Lines[1].Text != h.Command+" ran" || h.Lines[1].T != 1 {
+				t.Errorf("%+v", h.Lines)
+			}
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%s: %v", c.from, got)
+		}
+	}
+	last := w.audited[len(w.audited)-1]
+	if last.Kind != "recording.search" || last.Extra["q"] != "common" || last.Who != "root@example.com" {
+		t.Errorf("audited: %+v", last)
+	}
+	w.failing = true
+	if res := w.ask("GET", hub+"/api/search?q=common", fromRoot); res.StatusCode != 500 {
+		t.Errorf("not audited and shown: %d", res.StatusCode)
+	}
+	w.failing = false
+	for q, status := range map[string]int{"?q=": 400, "?q=--": 400, "?q=a&limit=0": 400, "?q=a&before=x": 400, "?q=" + strings.Repeat("a", 300): 400} {
+		if res := w.ask("GET", hub+"/api/search"+q, fromAlice); res.StatusCode != status {
+			t.Errorf("%s: %d", q, res.StatusCode)
+		}
+	}
+}
+
+func TestTranscriptAndSearchInside(t *testing.T) {
+	w := newWorld(t)
+	id := w.keep(meta("alice@example.com", "deploy", "web", w.now), shell)
+	path := hub + "/api/recordings/" + id
+	tr := decode[transcriptJSON](t, w.ask("GET", path+"/transcript", fromAlice))
+	var cmds []string
+	for _, c := range tr.Commands {
+		cmds = append(cmds, c.Source+" "+c.Text)
+	}
+	want := "guess systemctl status nginx|guess journalctl -u nginx | tail -3|guess find / -name '*.conf'|guess sudo systemctl restart nginx && echo all-good-again|guess exit"
+	if got := strings.Join(cmds, "|"); got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+	if len(tr.Marks) != 1 || tr.Marks[0].Kind != "resize" || tr.Total < 3000 || len(tr.Lines) != linesAtOnce {
+		t.Errorf("%v, %d of %d lines", tr.Marks, len(tr.Lines), tr.Total)
+	}
+	rest := decode[transcriptJSON](t, w.ask("GET", path+fmt.Sprintf("/transcript?from=%d", linesAtOnce), fromAlice))
+	if len(rest.Lines) != tr.Total-linesAtOnce || len(rest.Commands) != 0 {
+		t.Errorf("%d lines of the rest", len(rest.Lines))
+	}
+	for q, n := range map[string]int{"q=ACKAGE-0123": 1, "q=" + url.QueryEscape(`^/usr.*-29[0-9]{2}/`) + "&re=1": 100, "q=gr%C3%B6%C3%9Fer": 1, "q=not-there": 0} {
+		if got := decode[foundOneJSON](t, w.ask("GET", path+"/search?"+q, fromAlice)); len(got.Lines) != n {
+			t.Errorf("%s: %d hits", q, len(got.Lines))
+		}
+	}
+	if all := decode[foundOneJSON](t, w.ask("GET", path+"/search?q=package", fromAlice)); len(all.Lines) != hitsInOne || !all.More {
+		t.Errorf("%d hits", len(all.Lines))
+	}
+	if res := w.ask("GET", path+"/search?re=1&q=%5B", fromAlice); res.StatusCode != 400 || !strings.Contains(body(t, res), "missing closing") {
+		t.Errorf("%d", res.StatusCode)
+	}
+	for _, what := range []string{"/transcript", "/search?q=a", "/text"} {
+		if res := w.ask("GET", path+what, fromBob); res.StatusCode != 403 {
+			t.Errorf("bob has %s: %d", what, res.StatusCode)
+		}
+	}
+	text := body(t, w.ask("GET", path+"/text", fromAlice))
+	if !strings.Contains(text, "journalctl -u nginx | tail -3 (guess)\n") || !strings.Contains(text, "größer als 🚀 erwartet\n") || strings.Contains(text, "\x1b") {
+		t.Errorf("%.2000s", text)
+	}
+}
+
+func TestFilterTerms(t *testing.T) {
+	w := newWorld(t)
+	ended := func(cmd string, status int) func(*script) {
+		return func(s *script) {
+			s.json(1, recording.KindOpen, recording.Open{Type: "exec", Command: cmd}).wait(time.Minute).json(1, recording.KindExit, recording.Exit{Status: status})
+		}
+	}
+	w.keep(meta("alice@example.com", "deploy", "web", w.now.Add(-time.Minute)), ended("make", 2))
+	w.keep(meta("bob@example.com", "root", "db", w.now.Add(-50*time.Hour)), ended("ls", 0))
+	m := meta("", "root", "web", w.now.Add(-100*time.Hour))
+	m.SrcTags = []string{"tag:ci"}
+	w.keep(m, ended("deploy.sh", 1))
+	for q, want := range map[string]string{
+		"who:alice": "make", "host:web": "make deploy.sh", "host:we": "", "as:root": "ls deploy.sh", "tag:ci": "deploy.sh", "tag:nope": "",
+		"exit:0": "ls", "exit:!0": "make deploy.sh", "exit:2": "make", "cmd:deploy": "deploy.sh", "kind:exec": "make ls deploy.sh", "kind:shell": "",
+		"after:48h": "make", "before:48h": "ls deploy.sh", "after:2026-11-17 before:2026-11-19": "ls", "longer:30s": "make ls deploy.sh", "longer:2m": "",
+		"host:web host:db": "make ls deploy.sh", "host:web as:root": "deploy.sh", "is:live": "", "is:interactive": "", "from:laptop ls": "ls",
+	} {
+		if got := w.ids(fromRoot, "?q="+url.QueryEscape(q)); got != want {
+			t.Errorf("%s: %q, want %q", q, got, want)
+		}
+	}
+	for _, q := range []string{"exit:x", "after:soon", "is:odd", "longer:1"} {
+		if res := w.ask("GET", hub+"/api/recordings?q="+q, fromRoot); res.StatusCode != 400 {
+			t.Errorf("%s: %d", q, res.StatusCode)
+		}
+	}
+}
