@@ -140,7 +140,7 @@ func (n *Node) saveEndpoints() {
 		return
 	}
 	s := savedState{Port: int(n.port), Peers: map[netmap.WGPublic][]netip.AddrPort{}}
-	for k := range n.peers {
+	for k := range n.memberKeys() {
 		eps := n.bind.Working(path.Key(k))
 		if len(eps) == 0 {
 			eps = n.saved.Peers[k]

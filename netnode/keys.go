@@ -39,7 +39,7 @@ func (n *Node) SetKeys(wg netmap.WGPrivate, control netmap.ControlKey) error {
 	if n.relays != nil {
 		n.relays.SetKey(raw)
 	}
-	for k := range n.peers {
+	for k := range n.memberKeys() {
 		if !counters[k].handshake.IsZero() {
 			n.greet(k)
 		}

@@ -83,9 +83,10 @@ type Node struct {
 	port   uint16
 
 	stop   context.CancelFunc
-	wg     sync.WaitGroup // the goroutines of New
-	looks  chan struct{}  // seek looks at once
-	relays *relay.Client  // nil: none is used
+	ended  <-chan struct{} // closed by stop
+	wg     sync.WaitGroup  // the goroutines of New
+	looks  chan struct{}   // seek looks at once
+	relays *relay.Client   // nil: none is used
 	stun   stunner
 	mapper *portmap.Mapper // nil: no router is asked
 	afar   chan struct{}   // closed when the mesh is known to be more than this machine
@@ -97,10 +98,17 @@ type Node struct {
 	view   atomic.Pointer[view]
 	ranges atomic.Pointer[[]netip.Prefix] // the mesh's; never a way to a peer
 
-	mu        sync.Mutex // guards what follows; held over IpcSet
+	admits chan admission
+	toward struct { // where the last packet went; the TUN reader's
+		dst netip.Addr
+		m   *member
+	}
+	memberMu sync.Mutex // guards members and what is in them; taken after mu, held over IpcSet
+	members  map[netmap.WGPublic]*member
+
+	mu        sync.Mutex // guards what follows
 	m         *netmap.Map
-	peers     map[netmap.WGPublic][]netip.Prefix // as WireGuard has them
-	endpoints map[string]netmap.Where            // published, by node id
+	endpoints map[string]netmap.Where // published, by node id
 	saved     savedState
 	rekeyed   map[netmap.WGPublic]netmap.WGPublic // the former keys of peers that were talked to
 	next      time.Time                           // when the next peer expires
@@ -131,7 +139,7 @@ func New(cfg Config) (*Node, error) {
 		return nil, fmt.Errorf("netnode: private key: %w", err)
 	}
 	n := &Node{cfg: cfg, log: cfg.Log, kick: make(chan struct{}, 1),
-		peers: map[netmap.WGPublic][]netip.Prefix{}, endpoints: map[string]netmap.Where{}, looks: make(chan struct{}, 1), afar: make(chan struct{})}
+		admits: make(chan admission), members: map[netmap.WGPublic]*member{}, endpoints: map[string]netmap.Where{}, looks: make(chan struct{}, 1), afar: make(chan struct{})}
 	n.keys.Store(&nodeKeys{cfg.PrivateKey, cfg.Control})
 	n.ranges.Store(new([]netip.Prefix))
 	n.saved = loadEndpoints(cfg.EndpointsFile, cfg.Log)
@@ -150,10 +158,14 @@ func New(cfg Config) (*Node, error) {
 		}
 		n.net, inner = k, k.device()
 	}
+	ctx, cancel := context.WithCancel(context.Background())
+	n.stop, n.ended = cancel, ctx.Done()
 	n.filter = filter.New()
 	n.gate = filter.Wrap(inner, n.filter)
+	n.gate.Toward(n.leaving)
 	pc := path.Config{Private: priv, Usable: n.outside, OnSTUN: n.stun.answer, Log: cfg.Log,
-		OnPath: func(path.Key, netip.AddrPort) { n.nudge() }} // to keep it for the next start
+		OnPath:       func(path.Key, netip.AddrPort) { n.nudge() }, // to keep it for the next start
+		OnInitiation: n.initiated}
 	if n.relays, err = n.newRelays(); err != nil {
 		n.gate.Close()
 		return nil, err
@@ -177,9 +189,8 @@ func New(cfg Config) (*Node, error) {
 		n.closeDevice()
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	n.stop = cancel
 	n.wg.Go(func() { n.bind.Run(ctx) })
+	n.wg.Go(func() { n.keepMembers(ctx) })
 	n.wg.Go(func() { n.run(ctx) })
 	if cfg.PortMapping {
 		n.mapper = portmap.New(portmap.Config{Inside: n.port, News: n.look, Log: cfg.Log})

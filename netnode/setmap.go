@@ -1,8 +1,6 @@
 package netnode
 
 import (
-	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -24,7 +22,10 @@ type view struct {
 	mesh   string
 	byAddr map[netip.Addr]*policy.Identity
 	byName map[string]*netmap.Peer // lower case
-	peers  []netmap.Peer           // those that are in force
+	byKey  map[netmap.WGPublic]*member
+	member map[netip.Addr]*member
+	fresh  []netmap.Peer // new with this view
+	peers  []netmap.Peer // those that are in force
 }
 
 // SetMap puts m in force: first for the filter and WhoIs, so that who is gone is gone at
@@ -57,6 +58,7 @@ func (n *Node) applyLocked(now time.Time) {
 	ranges := validRanges(m)
 	n.ranges.Store(&ranges)
 	n.followKeys(v)
+	n.enroll(v)
 	n.view.Store(v)
 	rules := &filter.Rules{Self: v.addrs, Peers: v.byAddr, AdmitPorts: n.cfg.AdmitPorts}
 	if m.Policy != nil {
@@ -162,67 +164,6 @@ func (n *Node) effective(m *netmap.Map, now time.Time) (*view, time.Time) {
 		v.byName[strings.ToLower(v.peers[i].Name)] = &v.peers[i]
 	}
 	return v, next
-}
-
-// applyPeersLocked brings the device's peers to those of v. Callers hold mu.
-func (n *Node) applyPeersLocked(v *view) {
-	want := map[netmap.WGPublic][]netip.Prefix{}
-	for _, p := range v.peers {
-		var allowed []netip.Prefix
-		for _, a := range p.Addrs {
-			allowed = append(allowed, netip.PrefixFrom(a, a.BitLen()))
-		}
-		want[p.Key] = allowed
-	}
-	var ipc strings.Builder
-	for k := range n.peers {
-		if want[k] == nil {
-			fmt.Fprintf(&ipc, "public_key=%s\nremove=true\n", k.Hex())
-		}
-	}
-	var fresh []netmap.Peer
-	for _, p := range v.peers {
-		have, known := n.peers[p.Key]
-		if known && slices.Equal(have, want[p.Key]) {
-			continue
-		}
-		fmt.Fprintf(&ipc, "public_key=%s\n", p.Key.Hex())
-		if !known {
-			// In the same set as the peer is made, or WireGuard would roam by itself.
-			fmt.Fprintf(&ipc, "endpoint=%s\n", p.Key.Hex())
-			n.bind.AddPeer(path.Key(p.Key))
-			if former, ok := n.rekeyed[p.Key]; ok {
-				n.bind.Inherit(path.Key(p.Key), path.Key(former))
-			}
-			fresh = append(fresh, p)
-		}
-		ipc.WriteString("replace_allowed_ips=true\n")
-		for _, a := range want[p.Key] {
-			fmt.Fprintf(&ipc, "allowed_ip=%s\n", a)
-		}
-	}
-	if ipc.Len() > 0 {
-		if err := n.dev.IpcSet(ipc.String()); err != nil {
-			n.log.Error("peers not set", "err", err)
-		}
-	}
-	for k := range n.peers {
-		if want[k] == nil {
-			n.bind.RemovePeer(path.Key(k))
-		}
-	}
-	n.peers = maps.Clone(want)
-	for _, p := range fresh {
-		k := path.Key(p.Key)
-		old := n.saved.Peers[p.Key]
-		n.bind.SetEndpoints(k, slices.Concat(n.endpoints[p.ID].Endpoints, old))
-		n.bind.SetHome(k, n.endpoints[p.ID].Home)
-		// A peer of the last run still sends into the old session; tell it about the new one.
-		if _, ok := n.rekeyed[p.Key]; ok || len(old) > 0 {
-			n.greet(p.Key)
-		}
-	}
-	n.rekeyed = nil
 }
 
 // SetEndpoints sets where a node said that it can be reached, by its id.

@@ -77,8 +77,30 @@ type counter struct {
 	rx, tx    uint64
 }
 
-// counters reads the device's own figures.
+// plus adds what came later.
+func (c counter) plus(d counter) counter {
+	if d.handshake.After(c.handshake) {
+		c.handshake = d.handshake
+	}
+	c.rx, c.tx = c.rx+d.rx, c.tx+d.tx
+	return c
+}
+
+// counters are the figures of all peers, those that WireGuard does not have now included.
 func (n *Node) counters() map[netmap.WGPublic]counter {
+	n.memberMu.Lock()
+	defer n.memberMu.Unlock()
+	out := n.readDevice()
+	for k, m := range n.members {
+		if m.before != (counter{}) {
+			out[k] = m.before.plus(out[k])
+		}
+	}
+	return out
+}
+
+// readDevice reads the device's own figures. Callers hold memberMu.
+func (n *Node) readDevice() map[netmap.WGPublic]counter {
 	out := map[netmap.WGPublic]counter{}
 	text, err := n.dev.IpcGet()
 	if err != nil {

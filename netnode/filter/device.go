@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"net/netip"
 	"os"
 	"sync"
 
@@ -12,7 +13,8 @@ import (
 // want of peers.
 type Device struct {
 	tun.Device
-	f *Filter
+	f      *Filter
+	toward func(dst netip.Addr, stop <-chan struct{}) // nil: nobody needs to know
 
 	once  sync.Once
 	ready chan struct{}
@@ -24,6 +26,10 @@ type Device struct {
 func Wrap(dev tun.Device, f *Filter) *Device {
 	return &Device{Device: dev, f: f, ready: make(chan struct{}), done: make(chan struct{})}
 }
+
+// Toward has f called with where a packet goes, before WireGuard gets it. f runs on one
+// goroutine, and may block until stop is closed. It is set before the first Read.
+func (d *Device) Toward(f func(dst netip.Addr, stop <-chan struct{})) { d.toward = f }
 
 // Ready opens the way out, after SetRules and once WireGuard knows its peers.
 func (d *Device) Ready() { d.once.Do(func() { close(d.ready) }) }
@@ -38,11 +44,25 @@ func (d *Device) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	}
 	n, err := d.Device.Read(bufs, sizes, offset)
 	for i := range n {
-		if sizes[i] > 0 && d.f.Out(bufs[i][offset:offset+sizes[i]]) != Pass {
+		if sizes[i] == 0 {
+			continue
+		}
+		b := bufs[i][offset : offset+sizes[i]]
+		if d.f.Out(b) != Pass {
 			sizes[i] = 0
+		} else if d.toward != nil {
+			d.toward(destination(b), d.done)
 		}
 	}
 	return n, err
+}
+
+// destination is that of a packet that passed.
+func destination(b []byte) netip.Addr {
+	if b[0]>>4 == 4 {
+		return netip.AddrFrom4([4]byte(b[16:20]))
+	}
+	return netip.AddrFrom16([16]byte(b[24:40]))
 }
 
 // Write hands on what may come in. It runs for several peers at once.

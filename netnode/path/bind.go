@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
 	"golang.zx2c4.com/wireguard/conn"
 
 	"tssh/netnode/relay"
@@ -34,7 +35,11 @@ type Config struct {
 	// OnPath is called after a peer got a new path, on the goroutine of Run or of the
 	// receiver; it must not block.
 	OnPath func(peer Key, addr netip.AddrPort)
-	Log    *slog.Logger
+	// OnInitiation is called before WireGuard gets the first message of a handshake, with the
+	// key that it says it is from, so that WireGuard can be told of the peer first. It may
+	// block, until stop is closed at the latest.
+	OnInitiation func(peer Key, stop <-chan struct{})
+	Log          *slog.Logger
 }
 
 // Bind is a conn.Bind that finds the paths by itself. Run must be running for that.
@@ -44,6 +49,7 @@ type Bind struct {
 	start time.Time
 	inner conn.Bind
 	wake  chan struct{}
+	opens *rate.Limiter // initiations opened to see whose they are
 
 	mu     sync.Mutex // guards what follows; taken before Peer.mu
 	peers  map[Key]*Peer
@@ -110,6 +116,7 @@ func New(cfg Config) (*Bind, error) {
 		inner: newFamilies(), wake: make(chan struct{}, 1),
 		peers: map[Key]*Peer{}, hints: map[hint]*Peer{}, awake: map[*Peer]struct{}{},
 		relayq: make(chan relayed, relayQueue),
+		opens:  rate.NewLimiter(initiationsPerSecond, initiationsPerSecond),
 	}
 	b.id.Store(newIdentity(cfg.Private))
 	return b, nil
@@ -182,16 +189,19 @@ func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	b.closed = closed
 	b.mu.Unlock()
 	for i, fn := range fns {
-		fns[i] = b.sieve(fn)
+		fns[i] = b.sieve(fn, closed)
 	}
 	return append(fns, b.receiveRelayed(closed)), actual, nil
 }
 
-func (b *Bind) sieve(fn conn.ReceiveFunc) conn.ReceiveFunc {
+func (b *Bind) sieve(fn conn.ReceiveFunc, closed <-chan struct{}) conn.ReceiveFunc {
 	return func(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
 		n, err := fn(bufs, sizes, eps)
 		for i := range n {
 			if sizes[i] == 0 || isWireGuard(bufs[i][:sizes[i]]) {
+				if isInitiation(bufs[i][:sizes[i]]) {
+					b.foresee(bufs[i][:sizes[i]], closed)
+				}
 				continue
 			}
 			// The device skips empty packets, so the batch keeps its shape.
@@ -246,6 +256,9 @@ func (b *Bind) FromRelay(k Key, packet []byte) {
 		return
 	}
 	p.viaRelay.Store(true)
+	if isInitiation(packet) && b.cfg.OnInitiation != nil {
+		b.cfg.OnInitiation(k, nil)
+	}
 	select {
 	case b.relayq <- relayed{p, append([]byte(nil), packet...)}:
 	default:
