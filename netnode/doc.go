@@ -20,6 +20,12 @@
 // node's own. Addresses in the map that lie outside the mesh's ranges, or that two nodes
 // claim, are left out.
 //
+// # Peers on demand
+//
+// WireGuard has a member of the mesh as a peer only while the two talk (members.go): a peer
+// costs it 30 KiB and two goroutines. A packet for a member waits until WireGuard has it,
+// and so does a handshake that comes: whose it is, the relay says or the message itself.
+//
 // # Two kinds of device
 //
 // A userspace node has a gVisor stack of its own under the same filter. It is not
