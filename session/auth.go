@@ -130,6 +130,13 @@ func (k *remoteKey) SignWithAlgorithm(_ io.Reader, data []byte, alg string) (*go
 		return nil, errAway
 	}
 	body, _, err := k.mon.call(control.Sign, &control.SignMsg{Key: k.n, Alg: alg, Data: data})
+	return signature(body, err)
+}
+
+var errUnknownKey = errors.New("no host key of ours")
+
+// signature is the monitor's answer to a question for one.
+func signature(body any, err error) (*gossh.Signature, error) {
 	if err != nil {
 		return nil, err
 	}

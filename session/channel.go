@@ -42,6 +42,9 @@ type channel struct {
 	original string    // SSH_ORIGINAL_COMMAND, where a rule's command is run instead
 	pty      *terminal // nil without one; other goroutines read it under mu
 	started  bool
+	agent    bool      // it is to have the agent's socket
+	display  string    // DISPLAY, "" without X11
+	x11      *listener // of the display
 
 	typing typing        // what the client sent
 	files  chan struct{} // closed when the sftp server is over; nil without one
@@ -59,9 +62,14 @@ func (c *conn) serveSession(_ *gssh.Server, sc *gossh.ServerConn, nc gossh.NewCh
 		_ = nc.Reject(gossh.Prohibited, plain(err.Error()))
 		return
 	}
+	if c.noMore.Load() {
+		c.note(0, "refused", "a session after no-more-sessions")
+		_ = nc.Reject(gossh.Prohibited, "the client said that it opens no more sessions")
+		return
+	}
 	s, reason := c.newChannel()
 	if s == nil {
-		c.note(0, "limit", reason)
+		c.limited(reason)
 		_ = nc.Reject(gossh.ResourceShortage, reason)
 		return
 	}
@@ -85,6 +93,9 @@ func (c *conn) serveSession(_ *gssh.Server, sc *gossh.ServerConn, nc gossh.NewCh
 	// Only here is a CLOSE, or the loss of the connection, to be seen.
 	s.hangup()
 	s.wait()
+	if s.x11 != nil {
+		s.x11.terminate() // what X programs have open goes on
+	}
 	c.forget(s)
 }
 
@@ -182,9 +193,9 @@ func (s *channel) request(req *gossh.Request) bool {
 		}
 		return false
 	case "auth-agent-req@openssh.com":
-		return s.refused("agent", "")
+		return s.requestAgent()
 	case "x11-req":
-		return s.refused("x11", "")
+		return s.requestX11(p)
 	}
 	return false
 }

@@ -51,7 +51,7 @@ type conn struct {
 	journal *recording.Journal
 
 	handlers sync.WaitGroup                   // channels being served
-	alive    sync.Once                        // starts keepalive
+	alive    sync.Once                        // starts what runs beside the channels
 	server   atomic.Pointer[gossh.ServerConn] // from the first channel on
 
 	ctx context.Context // its cause is why the connection ended
@@ -59,10 +59,17 @@ type conn struct {
 
 	held atomic.Pointer[chan struct{}] // closed when output may flow again; nil while it does
 
-	mu       sync.Mutex
-	channels map[uint32]*channel // open ones
-	last     uint32              // number of the newest channel
-	programs []*program          // started ones that may still run something
+	agentMu    sync.Mutex   // one session at a time asks for the agent; before mu
+	noMore     atomic.Bool  // the client will open no more sessions
+	limitNotes atomic.Int32 // notes about limits in the recording
+
+	mu        sync.Mutex
+	channels  map[uint32]*channel  // open ones
+	forwards  map[uint32]*forward  // open ones, listeners included
+	listeners map[string]*listener // those that the client can take back
+	agentAt   string               // path of the agent's socket, "" without one
+	last      uint32               // number of the newest channel or forward
+	programs  []*program           // started ones that may still run something
 }
 
 // ended is the cause of ctx.
@@ -74,7 +81,7 @@ func (e ended) Error() string { return e.cause + ": " + e.text }
 func serve(nc net.Conn, ctl *control.Conn, tight limits) error {
 	ctx, end := context.WithCancelCause(context.Background())
 	defer end(nil)
-	c := &conn{mon: newMonitor(ctl), tight: tight, channels: map[uint32]*channel{}, ctx: ctx, end: end}
+	c := &conn{mon: newMonitor(ctl), tight: tight, channels: map[uint32]*channel{}, forwards: map[uint32]*forward{}, listeners: map[string]*listener{}, ctx: ctx, end: end}
 	c.mon.onRevoke = c.revoked
 	c.mon.onKeep = c.keep
 	c.mon.onLost = c.lost
@@ -116,8 +123,10 @@ func serve(nc net.Conn, ctl *control.Conn, tight limits) error {
 		ServerConfigCallback:     func(gssh.Context) *gossh.ServerConfig { return c.config(algorithms) },
 		ConnectionFailedCallback: func(_ net.Conn, err error) { failed = err },
 		ChannelHandlers: map[string]gssh.ChannelHandler{
-			"session": c.serveSession,
-			"default": c.refuseChannel,
+			"session":                        c.serveSession,
+			"direct-tcpip":                   c.serveDirectTCP,
+			"direct-streamlocal@openssh.com": c.serveDirectUnix,
+			"default":                        c.refuseChannel,
 		},
 		RequestHandlers: map[string]gssh.RequestHandler{
 			"default": c.globalRequest,
@@ -230,95 +239,21 @@ func (c *conn) ready(sc *gossh.ServerConn) error {
 		return errors.New("not logged in")
 	}
 	c.server.Store(sc)
-	c.alive.Do(func() { go c.keepalive(sc) })
+	c.alive.Do(func() {
+		go c.keepalive(sc)     // ends with the connection
+		go c.offerHostKeys(sc) // ends with a write, or the connection
+	})
 	return nil
 }
 
-const (
-	keepaliveEvery = time.Minute
-	// keepaliveLimit is as long as the kernel itself keeps trying (TCP_USER_TIMEOUT), so
-	// that a daemon away for minutes costs nobody a session.
-	keepaliveLimit = 15 * time.Minute
-)
-
-// keepalive asks the client for a sign of life until the connection ends. SendRequest
-// can wait for ever on a dead link, so it runs by itself.
-func (c *conn) keepalive(sc *gossh.ServerConn) {
-	ticker := time.NewTicker(keepaliveEvery)
-	defer ticker.Stop()
-	answered := make(chan struct{}, 1)
-	last, asking := time.Now(), false
-	for {
-		select {
-		case <-c.ctx.Done():
-			return
-		case <-answered:
-			last, asking = time.Now(), false
-		case <-ticker.C:
-			if asking && time.Since(last) > keepaliveLimit {
-				c.end(ended{causeTimeout, "the client does not answer"})
-				return
-			}
-			if asking {
-				continue
-			}
-			asking = true
-			go func() { // ends with the answer or the connection
-				if _, _, err := sc.SendRequest("keepalive@openssh.com", true, nil); err == nil {
-					answered <- struct{}{}
-				}
-			}()
-		}
-	}
-}
-
-// globalRequest answers what is not about a channel. Forwards are asked of the policy
-// and, granted or not, are not served; everything else is unknown and answered so.
-func (c *conn) globalRequest(_ gssh.Context, _ *gssh.Server, req *gossh.Request) (bool, []byte) {
-	if c.grant.Load() == nil {
-		return false, nil
-	}
-	switch req.Type {
-	case "tcpip-forward":
-		c.askUnserved(0, "forward-remote", bindTarget(req.Payload))
-	case "streamlocal-forward@openssh.com":
-		p := payload(req.Payload)
-		path, _ := p.str()
-		c.askUnserved(0, "forward-unix", string(path))
-	}
-	return false, nil
-}
-
-func bindTarget(b []byte) string {
-	p := payload(b)
-	host, ok1 := p.str()
-	port, ok2 := p.u32()
-	if !ok1 || !ok2 {
-		return ""
-	}
-	return net.JoinHostPort(string(host), fmt.Sprint(port))
-}
-
-// refuseChannel answers every channel type but session.
+// refuseChannel answers channel types that are not served.
 func (c *conn) refuseChannel(_ *gssh.Server, sc *gossh.ServerConn, nc gossh.NewChannel, _ gssh.Context) {
 	if err := c.ready(sc); err != nil {
 		_ = nc.Reject(gossh.Prohibited, plain(err.Error()))
 		return
 	}
-	kind, target := "", ""
-	switch nc.ChannelType() {
-	case "direct-tcpip":
-		kind, target = "forward-local", bindTarget(nc.ExtraData())
-	case "direct-streamlocal@openssh.com":
-		p := payload(nc.ExtraData())
-		path, _ := p.str()
-		kind, target = "forward-unix", string(path)
-	default:
-		c.note(0, "refused", "channel "+clip(nc.ChannelType(), 64))
-		_ = nc.Reject(gossh.UnknownChannelType, "not served here")
-		return
-	}
-	_ = nc.Reject(gossh.Prohibited, c.askUnserved(0, kind, target))
+	c.note(0, "refused", "channel "+clip(nc.ChannelType(), 64))
+	_ = nc.Reject(gossh.UnknownChannelType, "not served here")
 }
 
 // askUnserved asks the policy about what this server does not do yet, so that the
@@ -326,7 +261,7 @@ func (c *conn) refuseChannel(_ *gssh.Server, sc *gossh.ServerConn, nc gossh.NewC
 func (c *conn) askUnserved(ch uint32, kind, target string) string {
 	say, ok := c.ask(ch, kind, target)
 	if ok {
-		say = "forwarding is not served by this host"
+		say = "this is not served by this host"
 	}
 	c.note(ch, "refused", clip(kind+" "+target, 1024))
 	return say
@@ -381,8 +316,12 @@ func (c *conn) note(ch uint32, what, text string) {
 func (c *conn) revoked(r control.RevokeMsg) {
 	if r.Channel != 0 && c.grant.Load() != nil {
 		c.mu.Lock()
-		ch := c.channels[r.Channel]
+		ch, fw := c.channels[r.Channel], c.forwards[r.Channel]
 		c.mu.Unlock()
+		if fw != nil {
+			c.note(r.Channel, "revoked", r.Say)
+			fw.terminate()
+		}
 		if ch != nil {
 			c.note(r.Channel, "revoked", r.Say)
 			go ch.terminate(plain(r.Say)) // ends within goodbyeTime

@@ -110,7 +110,7 @@ func (s *channel) start(kind, command string) (*program, error) {
 	if s.original != "" {
 		facts.Client = append(slices.Clone(s.env), "SSH_ORIGINAL_COMMAND="+s.original)
 	}
-	cmd.Env = launch.Environment(facts)
+	cmd.Env = append(launch.Environment(facts), s.forwardEnv()...)
 	if homeless != "" {
 		_ = s.say(homeless)
 	}

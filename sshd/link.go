@@ -217,6 +217,9 @@ func (l *link) answer(m control.Message) (control.Message, *os.File, error) {
 	case *control.SignMsg:
 		s, err := l.sign(b)
 		return control.Message{Type: control.Signed, Body: s}, nil, err
+	case *control.ProveMsg:
+		s, err := l.prove(b)
+		return control.Message{Type: control.Signed, Body: s}, nil, err
 	case *control.AuthMsg:
 		v, err := l.auth(b)
 		return control.Message{Type: control.Verdict, Body: v}, nil, err
@@ -256,7 +259,7 @@ func clean(s string, n int) string {
 
 func (l *link) welcome() *control.WelcomeMsg {
 	w := &control.WelcomeMsg{Version: control.Version, Remote: l.remote, Local: l.local, Grace: l.s.cfg.Limits.LoginGrace,
-		Sessions: l.s.cfg.Limits.SessionsPerConn, Survive: l.survive, Linger: l.s.cfg.Limits.Linger}
+		Sessions: l.s.cfg.Limits.SessionsPerConn, Forwards: l.s.cfg.Limits.ForwardsPerConn, ClientAlive: l.s.cfg.Limits.ClientAlive, Survive: l.survive, Linger: l.s.cfg.Limits.Linger}
 	for _, k := range l.s.cfg.HostSigners {
 		w.HostKeys = append(w.HostKeys, k.PublicKey().Marshal())
 	}
@@ -267,12 +270,32 @@ func (l *link) welcome() *control.WelcomeMsg {
 // hashes of RFC 4253 key exchanges. Everything else that host keys sign, and everything
 // clients sign to log in, is longer. Before login few are made; after it, slowly.
 func (l *link) sign(b *control.SignMsg) (*control.SignedMsg, error) {
-	if n := len(b.Data); n != 32 && n != 48 && n != 64 || b.Key < 0 || b.Key >= len(l.s.cfg.HostSigners) {
-		return nil, errors.Join(errProtocol, errors.New("not an exchange hash, or no such key"))
+	if !exchangeHash(b.Data) {
+		return nil, errors.Join(errProtocol, errors.New("not an exchange hash"))
+	}
+	return l.signed(b.Key, b.Alg, b.Data)
+}
+
+func exchangeHash(b []byte) bool { return len(b) == 32 || len(b) == 48 || len(b) == 64 }
+
+// prove signs what OpenSSH's hostkeys-prove-00 wants: words of ours, the identifier of the
+// session, which is an exchange hash, and the key. It is signed like one and counted with them.
+func (l *link) prove(b *control.ProveMsg) (*control.SignedMsg, error) {
+	if !exchangeHash(b.Session) || b.Key < 0 || b.Key >= len(l.s.cfg.HostSigners) {
+		return nil, errors.Join(errProtocol, errors.New("not a session identifier, or no such key"))
+	}
+	return l.signed(b.Key, b.Alg, gossh.Marshal(struct {
+		What, Session, Key string
+	}{"hostkeys-prove-00@openssh.com", string(b.Session), string(l.s.cfg.HostSigners[b.Key].PublicKey().Marshal())}))
+}
+
+func (l *link) signed(n int, alg string, data []byte) (*control.SignedMsg, error) {
+	if n < 0 || n >= len(l.s.cfg.HostSigners) {
+		return nil, errors.Join(errProtocol, errors.New("no such host key"))
 	}
 	l.mu.Lock()
 	l.signs++
-	n, running := l.signs, l.state == control.Running
+	made, running := l.signs, l.state == control.Running
 	pause := time.Duration(0)
 	if running {
 		now := time.Now()
@@ -283,12 +306,12 @@ func (l *link) sign(b *control.SignMsg) (*control.SignedMsg, error) {
 		pause = max(0, l.bucket.Sub(now))
 	}
 	l.mu.Unlock()
-	if !running && n > maxSignsBefore {
+	if !running && made > maxSignsBefore {
 		return nil, errors.Join(errProtocol, errors.New("too many signatures before login"))
 	}
 	time.Sleep(pause) // at most signEvery: one message is handled at a time
-	key := l.s.cfg.HostSigners[b.Key]
-	sig, err := signWith(key, b.Data, b.Alg)
+	key := l.s.cfg.HostSigners[n]
+	sig, err := signWith(key, data, alg)
 	if err != nil {
 		l.s.cfg.Log.Error("host key", "type", key.PublicKey().Type(), "err", err)
 		return &control.SignedMsg{Err: "could not sign"}, nil

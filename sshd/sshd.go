@@ -29,7 +29,9 @@ type Limits struct {
 	Conns             int           // connections of all peers: 2000
 	ConnsPerPeer      int           // of one person, or one tagged machine: 200
 	SessionsPerConn   int           // channels open at once on a connection: 64
-	AsksPerConn       int           // granted and not yet gone: 256
+	ForwardsPerConn   int           // forwards open at once on a connection, listeners included: 256
+	AsksPerConn       int           // granted and not yet gone: 768
+	ClientAlive       time.Duration // a client that is silent for this long when asked for life is gone: 15 min
 	Linger            time.Duration // without a monitor a connection goes on for: 10 min
 	RecorderWait      time.Duration // for a recorder to take the beginning, where the rule needs one: 10 s
 	RecorderHold      time.Duration // with nothing acknowledged, output is held back after: 15 s
@@ -47,7 +49,8 @@ func (l Limits) withDefaults() Limits {
 	def(&l.Conns, 2000)
 	def(&l.ConnsPerPeer, 200)
 	def(&l.SessionsPerConn, 64)
-	def(&l.AsksPerConn, 256)
+	def(&l.ForwardsPerConn, 256)
+	def(&l.AsksPerConn, 768)
 	if l.LoginGrace <= 0 {
 		l.LoginGrace = 30 * time.Second
 	}

@@ -8,6 +8,7 @@
 //	 | hello              --------------> |   any state: first message
 //	 | <-------------- welcome            |   host keys, peer, limits
 //	 | sign{key,alg,data} --------------> |   exchange hashes only, counted
+//	 | prove{key,session} --------------> |   hostkeys-prove-00, counted with them
 //	 | auth{user,method}  --------------> |   may this peer be USER?
 //	 | begin{user,client} --------------> |   login done: account, decision, token, journal (fd)
 //	 | ask{kind,target}   --------------> |   every channel, subsystem, forward

@@ -25,6 +25,7 @@ const (
 	Hello   Type = "hello"
 	Welcome Type = "welcome"
 	Sign    Type = "sign"
+	Prove   Type = "prove"
 	Signed  Type = "signed"
 	Auth    Type = "auth"
 	Verdict Type = "verdict"
@@ -67,6 +68,7 @@ var table = map[Type]entry{
 	Hello:   {true, Start, Open, func() any { return new(HelloMsg) }},
 	Resume:  {true, Start, 0, func() any { return new(ResumeMsg) }}, // Running once the token was right
 	Sign:    {true, Open | Running, 0, func() any { return new(SignMsg) }},
+	Prove:   {true, Running, 0, func() any { return new(ProveMsg) }},
 	Auth:    {true, Open, 0, func() any { return new(AuthMsg) }},
 	Begin:   {true, Open, 0, func() any { return new(BeginMsg) }}, // Running once it was granted
 	Ask:     {true, Running, 0, func() any { return new(AskMsg) }},
@@ -106,8 +108,11 @@ type WelcomeMsg struct {
 	Local    string        `json:"local"`
 	Grace    time.Duration `json:"grace"`    // until login
 	Sessions int           `json:"sessions"` // channels open at once
-	Survive  bool          `json:"survive"`  // the socket is the kernel's: go on without a monitor
-	Linger   time.Duration `json:"linger"`   // without a monitor, at most this long
+	Forwards int           `json:"forwards"` // forwards open at once, listeners included
+	// ClientAlive is how long a client may be silent when asked for life; 0 is the default.
+	ClientAlive time.Duration `json:"client_alive,omitempty"`
+	Survive     bool          `json:"survive"` // the socket is the kernel's: go on without a monitor
+	Linger      time.Duration `json:"linger"`  // without a monitor, at most this long
 }
 
 // SignMsg asks for a signature with a host key over an exchange hash (RFC 4253 section 8).
@@ -115,6 +120,14 @@ type SignMsg struct {
 	Key  int    `json:"key"`
 	Alg  string `json:"alg"`
 	Data []byte `json:"data"`
+}
+
+// ProveMsg asks for the proof that a host key is this host's, for one SSH session; the
+// monitor makes what is signed itself.
+type ProveMsg struct {
+	Key     int    `json:"key"`
+	Alg     string `json:"alg"`
+	Session []byte `json:"session"` // its identifier
 }
 
 // SignedMsg is the signature, or why there is none.

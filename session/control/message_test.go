@@ -45,7 +45,7 @@ func TestDecodeRefuses(t *testing.T) {
 // TestStates walks the whole table: before login nothing of after it, and the other way
 // round; nothing after the end.
 func TestStates(t *testing.T) {
-	may := map[Type]string{Hello: "S", Resume: "S", Sign: "OR", Auth: "O", Begin: "O", Ask: "R", TTY: "R", Gone: "R", Unkept: "R", Pong: "OR", Done: "OR"}
+	may := map[Type]string{Hello: "S", Resume: "S", Sign: "OR", Prove: "R", Auth: "O", Begin: "O", Ask: "R", TTY: "R", Gone: "R", Unkept: "R", Pong: "OR", Done: "OR"}
 	names := map[State]string{Start: "S", Open: "O", Running: "R", Ended: "E"}
 	for typ := range table {
 		for st, n := range names {
