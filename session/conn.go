@@ -120,7 +120,10 @@ func serve(nc net.Conn, ctl *control.Conn, tight limits) error {
 
 	failed := error(nil)
 	srv := &gssh.Server{
-		ServerConfigCallback:     func(gssh.Context) *gossh.ServerConfig { return c.config(algorithms) },
+		ServerConfigCallback: func(lib gssh.Context) *gossh.ServerConfig {
+			go c.awaitLogin(lib) // ends with the login, or the connection
+			return c.config(algorithms)
+		},
 		ConnectionFailedCallback: func(_ net.Conn, err error) { failed = err },
 		ChannelHandlers: map[string]gssh.ChannelHandler{
 			"session":                        c.serveSession,
@@ -226,6 +229,25 @@ func (c *conn) becomeUser(user, client string) (say string, err error) {
 	c.bound = user
 	c.grant.Store(g)
 	return "", nil
+}
+
+// awaitLogin starts what runs beside the channels also for a client that opens none and
+// asks for nothing. The library has no word for the end of the handshake; it shows by the
+// connection being there, which is all that is taken from its context.
+func (c *conn) awaitLogin(lib gssh.Context) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if sc, ok := lib.Value(gssh.ContextKeyConn).(*gossh.ServerConn); ok {
+			_ = c.ready(sc)
+			return
+		}
+	}
 }
 
 // ready checks in every handler that the finished connection is the one that was

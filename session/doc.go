@@ -7,7 +7,7 @@
 //	                                                             |  auth method asks the monitor
 //	                         AuthLogCallback: begin --> journal, account --> launch.Become
 //	                                                             |
-//	                 ChannelHandlers["session"] = serveSession   |  ["default"] = refused
+//	                 ChannelHandlers["session"] = serveSession   |  direct-*: forward.go; others refused
 //	                     pty | shell | exec | sftp -------------> recording.Journal, then client
 //	monitor <--fd 4: session/control
 //
@@ -50,6 +50,27 @@
 // terminal its pipes are closed.
 //
 // Channels in the recording count from 1 in the order they were opened.
+//
+// # Forwards
+//
+// Connections to addresses and sockets of the host (direct-tcpip, direct-streamlocal), from
+// listeners on it (tcpip-forward, streamlocal-forward), to the client's agent and to its X
+// server: each is dialled or bound by this process, which is the user, in the host's network
+// namespace. So it reaches what a program of the user's reaches and no more: the kernel
+// refuses low ports, and the mesh sees the host's identity and the user's uid, as for any
+// program. Each listener and each connection has a number like a channel, is asked of the
+// policy (a name first as a name, then by the addresses it leads to, which are then what is
+// dialled), has Forward events, counts against a limit, and ends when the right goes while
+// shells stay. A target is kept to what names, addresses and clean absolute paths are made of.
+//
+// A socket of streamlocal-forward is the user's with mode 0600 and goes with its listener. A
+// file that is there stays and the forward fails; a socket of the user's that nobody listens
+// on is replaced, where OpenSSH would need StreamLocalBindUnlink. The agent has one socket a
+// connection, in a folder of its own. X11 listens on loopback and leaves the client's cookie
+// with xauth.
+//
+// Half-closes pass both ways. A CLOSE of the client ends the connection after what it sent
+// is delivered.
 //
 // # sftp
 //

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -110,15 +111,24 @@ func (f *forward) terminate() {
 }
 
 // ask asks the policy whether this one may be. Words mean no, and are on record.
-func (f *forward) ask() string {
-	if say, ok := f.c.ask(f.id, f.kind, f.target); !ok {
-		if say == "" {
-			say = "not allowed"
-		}
-		f.note("refused", say)
-		return say
+func (f *forward) ask() string { return f.refused(f.try(f.target)) }
+
+func (f *forward) try(target string) string {
+	say, ok := f.c.ask(f.id, f.kind, target)
+	if !ok && say == "" {
+		say = "not allowed"
 	}
-	return ""
+	if ok {
+		return ""
+	}
+	return say
+}
+
+func (f *forward) refused(say string) string {
+	if say != "" {
+		f.note("refused", say)
+	}
+	return say
 }
 
 func (f *forward) note(state, words string) {
@@ -297,11 +307,12 @@ func (c *conn) serveDirect(sc *gossh.ServerConn, nc gossh.NewChannel, kind, typ,
 		return
 	}
 	defer f.done()
-	if say := f.ask(); say != "" {
+	to, say := f.where(network)
+	if say != "" {
 		_ = nc.Reject(gossh.Prohibited, say)
 		return
 	}
-	far, err := f.dial(network)
+	far, err := f.dial(network, to)
 	if err != nil {
 		f.note("failed", plainError(err))
 		_ = nc.Reject(gossh.ConnectionFailed, plainError(err))
@@ -320,15 +331,45 @@ func (c *conn) serveDirect(sc *gossh.ServerConn, nc gossh.NewChannel, kind, typ,
 	f.carry(ch, reqs, far)
 }
 
+// maxAddrs is how many addresses of a name are asked about.
+const maxAddrs = 4
+
+// where is what may be connected to: the target as the client named it, or where the
+// policy has not the name, the first address of it that it has.
+func (f *forward) where(network string) (to, say string) {
+	named := f.target
+	say = f.try(named)
+	host, port, err := net.SplitHostPort(named)
+	if say == "" || network != "tcp" || err != nil {
+		return named, f.refused(say)
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return named, f.refused(say)
+	}
+	ctx, cancel := context.WithTimeout(f.c.ctx, dialTime)
+	defer cancel()
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return named, f.refused(say)
+	}
+	for _, a := range addrs[:min(len(addrs), maxAddrs)] {
+		to := net.JoinHostPort(a.Unmap().String(), port)
+		if f.try(to) == "" {
+			return to, ""
+		}
+	}
+	return named, f.refused(say)
+}
+
 // dial connects as the user; by the rules of this host what a program of the user's may
 // reach, this may.
-func (f *forward) dial(network string) (stream, error) {
+func (f *forward) dial(network, to string) (stream, error) {
 	ctx, cancel := context.WithTimeout(f.c.ctx, dialTime)
 	defer cancel()
 	if !f.attach(closeFunc(cancel)) {
 		return nil, errors.New("not allowed any more")
 	}
-	nc, err := (&net.Dialer{}).DialContext(ctx, network, f.target)
+	nc, err := (&net.Dialer{}).DialContext(ctx, network, to)
 	if err != nil {
 		return nil, err
 	}

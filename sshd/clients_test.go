@@ -327,9 +327,10 @@ func TestStockPTY(t *testing.T) {
 	}
 }
 
-// TestStockUnserved asks for everything that is refused for now.
+// TestStockUnserved asks for what the rule does not have, and for a subsystem that nobody
+// has: what does not depend on it goes on.
 func TestStockUnserved(t *testing.T) {
-	r := newRig(t, usual())
+	r := newRig(t, permitting(`{"exec":true}`))
 	u := account(t)
 	for _, args := range [][]string{{"-R", "0:127.0.0.1:1"}, {"-A"}} {
 		if got := r.run("", "ssh", append(append(r.options(), args...), u.Username+"@web", "echo fine")...); got.out != "fine\n" || got.code != 0 {
@@ -345,9 +346,12 @@ func TestStockUnserved(t *testing.T) {
 	var notes []string
 	for _, k := range r.recordings(4) {
 		notes = append(notes, k.notes("refused")...)
+		for _, f := range k.forwards() {
+			notes = append(notes, f.State+" "+f.Type+" "+f.Target)
+		}
 	}
 	all := strings.Join(notes, "\n")
-	for _, w := range []string{"forward-remote localhost:0", "forward-local 127.0.0.1:1", "subsystem netconf"} {
+	for _, w := range []string{"refused remote-listen localhost:0", "refused local 127.0.0.1:1", "subsystem netconf"} {
 		if !strings.Contains(all, w) {
 			t.Errorf("no note of %q in %q", w, all)
 		}
