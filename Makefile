@@ -2,6 +2,7 @@
 # make test   everything; what CI runs
 # make cross  the programs for every system they are promised for (part of make test)
 # make matrix  every client with large files, those of Java and Ansible too; prints the table of docs/clients.md
+# make regress OpenSSH's own regression tests against tsshd, those that apply (docs/clients.md)
 # make bench  benchmarks, as ratios against OpenSSH in the same run (lab/README.md has the table)
 
 export CGO_ENABLED = 0
@@ -10,7 +11,7 @@ export GOFLAGS = -buildvcs=false
 WEB  = recording/replay/web
 DIST = recording/replay/dist
 
-.PHONY: all build web demo test matrix cross bench soak need clean
+.PHONY: all build web demo test matrix regress cross bench soak need clean
 
 all: build
 
@@ -49,6 +50,11 @@ cross:
 matrix: build
 	@sh lab/need.sh matrix
 	TSSH_MATRIX=1 go test -timeout 30m -count 1 -v -run 'TestClients$$' ./lab
+
+regress: build
+	@sh lab/need.sh regress
+	go build -trimpath -o bin/ ./lab/regress
+	bin/regress -bin bin
 
 bench: build
 	@sh lab/need.sh test

@@ -59,6 +59,7 @@ var imports = map[string][]string{
 	"lab/demo":             {"lab"},
 	"lab/bench":            {"lab", "policy", "netnode/filter", "netnode/netmap"},
 	"lab/wgalone":          {},
+	"lab/regress":          {},
 	"lab/derper":           {"netnode/relay"},
 }
 

@@ -49,6 +49,9 @@ if [ "$what" != build ]; then
 	python paramiko
 	python asyncssh
 fi
+if [ "$what" = regress ]; then
+	[ -e /usr/lib/openssh/regress/test-exec.sh ] || { missing="$missing openssh-tests"; pkgs="$pkgs openssh-tests"; }
+fi
 if [ "$what" = matrix ]; then
 	need ansible-playbook ansible-core
 	need javac default-jdk-headless
