@@ -31,6 +31,7 @@ if [ "$what" != build ]; then
 	need ip iproute2
 	need useradd passwd
 	need nft nftables
+	need iptables-nft-restore iptables
 	need conntrack conntrack
 	need iperf3 iperf3
 	need setpriv util-linux
