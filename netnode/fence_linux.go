@@ -3,6 +3,7 @@ package netnode
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -18,6 +19,9 @@ import (
 //	table inet tssh-DEVICE
 //	  chain lan   prerouting, before everything: packets for a mesh address of this host that
 //	              did not come in by the device, or from the host itself, are dropped
+//
+//	  chain through  prerouting: counts what containers and other computers send through this
+//	              host to the mesh's ranges; there is no way into the mesh for it, see the routes
 //
 //	  chain own   output: connections into the mesh that start here are let out for the users
 //	              who may use it; the chain is there only when that is not everybody
@@ -53,6 +57,19 @@ func toAddr(a netip.Addr) []expr.Any {
 	}
 }
 
+// through matches packets for a range that are not for this host.
+func through(tun string, r netip.Prefix) []expr.Any {
+	to := toAddr(r.Addr())
+	load, cmp := to[:len(to)-1], to[len(to)-1]
+	mask := net.CIDRMask(r.Bits(), r.Addr().BitLen())
+	return slices.Concat(notFrom("lo", tun), load, []expr.Any{
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: uint32(len(mask)), Mask: mask, Xor: make([]byte, len(mask))}, cmp,
+		&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
+		&expr.Counter{},
+	})
+}
+
 // ours matches what leaves by the device and starts a connection.
 func ours(tun string) []expr.Any {
 	return []expr.Any{
@@ -68,7 +85,7 @@ func ours(tun string) []expr.Any {
 
 // setFence puts the fence for these addresses in the place of the one before, at once.
 // users are who may start connections into the mesh; nil: everybody.
-func setFence(tun string, addrs []netip.Addr, users []uint32) error {
+func setFence(tun string, addrs []netip.Addr, ranges []netip.Prefix, users []uint32) error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("netnode: nftables: %w", err)
@@ -81,6 +98,10 @@ func setFence(tun string, addrs []netip.Addr, users []uint32) error {
 	lan := c.AddChain(&nftables.Chain{Name: "lan", Table: t, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw})
 	for _, a := range addrs {
 		c.AddRule(&nftables.Rule{Table: t, Chain: lan, Exprs: slices.Concat(notFrom("lo", tun), toAddr(a), []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}})})
+	}
+	passing := c.AddChain(&nftables.Chain{Name: "through", Table: t, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw})
+	for _, r := range ranges {
+		c.AddRule(&nftables.Rule{Table: t, Chain: passing, Exprs: through(tun, r)})
 	}
 	if users != nil {
 		own := c.AddChain(&nftables.Chain{Name: "own", Table: t, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityFilter})

@@ -37,9 +37,10 @@ type kernel struct {
 
 	// owned by configure
 	fencedFor []netip.Addr // whom the fence is for
-	users     []uint32     // who may start connections into the mesh; nil: everybody
-	fencedTo  []uint32     // users, as the fence has it
-	unfenced  bool         // it was said that there is none
+	fencedIn  []netip.Prefix
+	users     []uint32 // who may start connections into the mesh; nil: everybody
+	fencedTo  []uint32 // users, as the fence has it
+	unfenced  bool     // it was said that there is none
 }
 
 func newKernel(cfg Config, isPeer func(netip.Addr) bool) (*kernel, error) {
@@ -125,7 +126,7 @@ func (k *kernel) configure(addrs []netip.Addr, ranges []netip.Prefix) error {
 		return fmt.Errorf("netnode: netlink: %w", err)
 	}
 	defer h.Close()
-	k.fence(addrs)
+	k.fence(addrs, ranges)
 	err = configureTUN(h, k.name, k.mtu, addrs, ranges, true)
 	if k.ns == nil {
 		return err
@@ -140,14 +141,15 @@ func (k *kernel) configure(addrs []netip.Addr, ranges []netip.Prefix) error {
 
 // fence keeps out what comes for the mesh addresses by another way than the mesh. A kernel
 // that cannot is said once: our own listener is out of reach all the same.
-func (k *kernel) fence(addrs []netip.Addr) {
-	if slices.Equal(addrs, k.fencedFor) && slices.Equal(k.users, k.fencedTo) && (k.users == nil) == (k.fencedTo == nil) && !k.unfenced {
+func (k *kernel) fence(addrs []netip.Addr, ranges []netip.Prefix) {
+	if slices.Equal(addrs, k.fencedFor) && slices.Equal(ranges, k.fencedIn) && slices.Equal(k.users, k.fencedTo) && (k.users == nil) == (k.fencedTo == nil) && !k.unfenced {
 		return
 	}
-	err := setFence(k.name, addrs, k.users)
+	err := setFence(k.name, addrs, ranges, k.users)
 	if err != nil && !k.unfenced {
 		k.log.Warn("packets from the LAN for this host's mesh addresses are not kept from its services", "err", err)
 	}
+	k.fencedIn = slices.Clone(ranges)
 	k.fencedFor, k.fencedTo, k.unfenced = slices.Clone(addrs), slices.Clone(k.users), err != nil
 }
 
@@ -155,7 +157,9 @@ func (k *kernel) fence(addrs []netip.Addr) {
 func (k *kernel) restrict(users []uint32) { k.users = users }
 
 // stopped counts what the fence kept out, and in.
-func (k *kernel) stopped() (lan, users uint64) { return fenced(k.name, "lan"), fenced(k.name, "own") }
+func (k *kernel) stopped() map[string]uint64 {
+	return map[string]uint64{DropLAN: fenced(k.name, "lan"), DropUsers: fenced(k.name, "own"), DropForwarded: fenced(k.name, "through")}
+}
 
 func (k *kernel) listenSSH() (net.Listener, error) {
 	if k.ns != nil {

@@ -418,7 +418,7 @@ func TestForwardedTraffic(t *testing.T) {
 		l.run(append(enter, "nft", "add table inet nat; add chain inet nat post { type nat hook postrouting priority 100; }; add rule inet nat post oifname tssh0 masquerade")...)
 	}
 	l.start(l.lap, "serve", "80")
-	l.node(l.web, l.webCfg)
+	web := l.node(l.web, l.webCfg)
 	l.node(l.lap, l.lapC)
 	if got := l.dial(l.web, lap4+":80", lap6+":80"); got[lap4+":80"] != "host-service" || got[lap6+":80"] != "host-service" {
 		t.Fatalf("the host itself: %v", got)
@@ -427,6 +427,13 @@ func TestForwardedTraffic(t *testing.T) {
 		if !strings.HasPrefix(said, "none: ") {
 			t.Errorf("a container at %s: %q", a, said)
 		}
+	}
+	io.WriteString(web.stdin, "status\n")
+	line, _ := web.out.ReadString('\n')
+	var s struct{ Drops map[string]uint64 }
+	// The container's packets for the peer, of both families; those for the host's own address are the LAN's.
+	if err := json.Unmarshal([]byte(line), &s); err != nil || s.Drops["forwarded"] < 2 || s.Drops["lan"] == 0 || s.Drops["spoofed"] != 0 {
+		t.Errorf("drops: %v, %v", s.Drops, err)
 	}
 }
 

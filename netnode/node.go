@@ -93,6 +93,8 @@ type Node struct {
 	isAfar sync.Once
 	home   atomic.Pointer[string] // relay where this node is at home
 
+	found notices
+
 	kick chan struct{} // the map or a path changed: look at expiry again, save endpoints
 
 	view   atomic.Pointer[view]

@@ -29,6 +29,9 @@ type Status struct {
 const (
 	DropLAN   = "lan"         // for a mesh address, but not by the mesh
 	DropUsers = "local-users" // connections of local users who may not use the mesh
+	// DropForwarded is what containers and other computers sent through this host to the mesh's
+	// ranges. It found no way into the mesh.
+	DropForwarded = "forwarded"
 )
 
 // PeerStatus is one peer.
@@ -44,9 +47,8 @@ type PeerStatus struct {
 // Status collects it. It costs a walk over all peers.
 func (n *Node) Status() Status {
 	s := Status{Port: n.port, Userspace: n.cfg.TUN == "", Endpoints: n.reachable(n.candidates()), Home: n.Home(), Drops: n.filter.Drops()}
-	if k, ok := n.net.(interface{ stopped() (lan, users uint64) }); ok {
-		lan, users := k.stopped()
-		for reason, c := range map[string]uint64{DropLAN: lan, DropUsers: users} {
+	if k, ok := n.net.(interface{ stopped() map[string]uint64 }); ok {
+		for reason, c := range k.stopped() {
 			if c > 0 {
 				s.Drops[reason] = c
 			}

@@ -129,6 +129,7 @@ func (a *app) status(ctx context.Context, args []string) error {
 	if words := drops(st.Drops); words != "" {
 		fmt.Fprintf(a.out, "dropped:   %s\n", words)
 	}
+	a.notices(st.Notices)
 	if words := membership(st.Expires, time.Now()); words != "" {
 		fmt.Fprintf(a.out, "expires:   %s\n", words)
 	}
@@ -141,14 +142,32 @@ func (a *app) status(ctx context.Context, args []string) error {
 	return nil
 }
 
+// notices says what on this host is in the way of the mesh.
+func (a *app) notices(all []localapi.Notice) {
+	for _, n := range all {
+		fmt.Fprintf(a.out, "warning:   %s\n", oneLine(n.Words))
+		if n.Mend != "" {
+			fmt.Fprintf(a.out, "  mend:    %s\n", oneLine(n.Mend))
+		}
+	}
+}
+
 // dropReasons are the reasons that mean something to a person, with what they mean.
 var dropReasons = []struct{ reason, words string }{
 	{"denied", "that the policy does not allow"},
 	{"no-peer", "from or to addresses that are no peer's"},
 	{"not-ours", "for other addresses of this host"},
 	{"spoofed", "that this host only forwarded"},
+	{"forwarded", "that containers or other computers sent through this host to the mesh's addresses"},
 	{"local-users", "of local users who may not use this mesh (tsshd run --local-users)"},
 	{"lan", "for the mesh address, but not from the mesh"},
+	{"no-flow", "that answer to nothing"},
+	{"hidden-port", "to the port behind the SSH port"},
+	{"no-rules", "before this node had heard from its hub"},
+	{"malformed", "that are no IP packets"},
+	{"source-route", "that name their own way"},
+	{"fragment", "in pieces that cannot be judged"},
+	{"icmp", "of control messages about nothing that was sent"},
 }
 
 // drops says what the node did not let in, and why.

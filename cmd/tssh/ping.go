@@ -113,6 +113,7 @@ func (a *app) netcheck(ctx context.Context, args []string) error {
 	if n.PortMapping != "none" {
 		fmt.Fprintf(a.out, "router:    lets peers in (%s)\n", oneLine(n.PortMapping))
 	}
+	a.notices(n.Notices)
 	for _, r := range n.Relays {
 		state := "not in use"
 		switch {

@@ -76,6 +76,7 @@ func (d *Daemon) status(context.Context) (localapi.Status, error) {
 	}
 	paths := map[string]netnode.PeerStatus{}
 	ns := m.node.Status()
+	s.Notices = notices(m.node)
 	s.Endpoints, s.HomeRelay, s.Drops = ns.Endpoints, ns.Home, ns.Drops
 	for _, p := range ns.Peers {
 		paths[p.Node.ID] = p

@@ -349,6 +349,13 @@ func (d *Daemon) up(parent context.Context, st *netmap.State, api chan error) er
 	if d.cfg.RotateEvery > 0 {
 		wg.Go(func() { d.rotateInTime(ctx, client) }) // ends with ctx
 	}
+	wg.Go(func() { // ends with ctx
+		select {
+		case <-known:
+			d.watchHost(ctx, node)
+		case <-ctx.Done():
+		}
+	})
 	if d.cfg.Serve != nil {
 		wg.Go(func() { // ends with ctx
 			select {

@@ -61,6 +61,7 @@ func (d *Daemon) netcheck(ctx context.Context) (localapi.Netcheck, error) {
 	}
 	n := m.node.Netcheck(ctx, true)
 	out := localapi.Netcheck{UDP: n.UDP, IPv4: n.IPv4, IPv6: n.IPv6, Mapped: n.Mapped, NAT: n.NAT, PortMapping: n.Router, Home: m.node.Home(), Relays: []localapi.RelayStatus{}}
+	out.Notices = notices(m.node)
 	if out.Mapped == nil {
 		out.Mapped = []netip.AddrPort{}
 	}

@@ -18,6 +18,12 @@ func (d *Daemon) newServer() *serve.Server {
 	d.dialer = &serve.Dialer{Command: d.cfg.DialCommand}
 	return serve.New(serve.Config{
 		File: filepath.Join(d.cfg.State, serveFile), Dial: d.dialer.Dial, Log: d.log,
+		Firewall: func(port uint16) string {
+			if m := d.current(); m != nil {
+				return m.node.Blocked(port)
+			}
+			return ""
+		},
 		May: func(uid int) bool { return uid == 0 || uid >= 0 && uid == d.cfg.OwnerUID },
 	})
 }

@@ -256,11 +256,12 @@ func (f *Filter) judgeOut(b []byte) Reason {
 	if why != Pass {
 		return why
 	}
-	if !slices.Contains(r.Self, p.src) {
-		return Spoofed
-	}
+	// First: the kernel itself greets the multicast groups of a device, from no address of ours.
 	if r.Peers[p.dst] == nil {
 		return NoPeer
+	}
+	if !slices.Contains(r.Self, p.src) {
+		return Spoofed
 	}
 	if !p.first {
 		return Pass

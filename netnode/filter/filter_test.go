@@ -168,7 +168,7 @@ func TestOut(t *testing.T) {
 		"forwarded by the host":    {tcp(lan4, peer4, 1, 2, tcpSYN), Spoofed},
 		"to nobody":                {tcp(self4, netip.MustParseAddr("100.64.0.99"), 1, 2, tcpSYN), NoPeer},
 		"router solicitation":      {icmp(self6, netip.MustParseAddr("ff02::2"), 133, 0, make([]byte, 4)), NoPeer},
-		"from link-local":          {icmp(netip.MustParseAddr("fe80::1"), netip.MustParseAddr("ff02::2"), 133, 0, make([]byte, 4)), Spoofed},
+		"from link-local":          {icmp(netip.MustParseAddr("fe80::1"), netip.MustParseAddr("ff02::2"), 133, 0, make([]byte, 4)), NoPeer},
 		"rest of a large datagram": {ip4(self4, peer4, protoUDP, 100, 9, nil, make([]byte, 40)), Pass},
 	} {
 		if got := f.Out(c.b); got != c.want {

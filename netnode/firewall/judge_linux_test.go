@@ -115,7 +115,7 @@ func TestJudge(t *testing.T) {
 			{udp("eth0", 41641), "nftables", "nft insert rule inet raw pre udp dport 41641 accept"}, {udp("eth0", 53), "", ""}, {tcp("eth0", 9), "", ""}}},
 		"a chain that goes on": {nft, `table inet f { chain sub { udp dport 1 accept; return; accept; }
 			chain in { type filter hook input priority 0; policy accept; jump sub; udp dport 1-10 drop; } }`, []want{{udp("eth0", 1), "", ""}, {udp("eth0", 2), "nftables", ""}, {udp("eth0", 11), "", ""}}},
-		"our own": {nft, `table inet tssh-tssh0 { chain lan { type filter hook prerouting priority raw; drop; } }`, []want{{udp("eth0", 41641), "", ""}}},
+		"our own":      {nft, `table inet tssh-tssh0 { chain lan { type filter hook prerouting priority raw; drop; } }`, []want{{udp("eth0", 41641), "", ""}}},
 		"output alone": {nft, `table inet f { chain out { type filter hook output priority 0; policy drop; } chain forwarded { type filter hook forward priority 0; policy drop; } }`, []want{{udp("eth0", 41641), "", ""}}},
 		"firewalld": {nft, string(firewalld), []want{
 			{udp("eth0", 41641), "firewalld", "firewall-cmd --permanent --add-port=41641/udp && firewall-cmd --reload"},

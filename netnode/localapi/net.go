@@ -37,7 +37,8 @@ type Netcheck struct {
 	NAT         string           `json:"nat"`          // none, endpoint-independent, address-dependent, unknown
 	PortMapping string           `json:"port_mapping"` // by what the router lets peers in: none, pcp, nat-pmp
 	Relays      []RelayStatus    `json:"relays"`
-	Home        string           `json:"home"` // where others reach this node, "" when no relay is connected
+	Notices     []Notice         `json:"notices,omitempty"` // what on this host is in the way
+	Home        string           `json:"home"`              // where others reach this node, "" when no relay is connected
 }
 
 // RelayStatus is one relay as the node sees it.

@@ -68,6 +68,7 @@ type Status struct {
 	Revision      int64             `json:"revision,omitempty"`        // of the netmap in force
 	Drops         map[string]uint64 `json:"drops,omitempty"`           // packets dropped, by reason
 	Problem       string            `json:"problem,omitempty"`         // one line: what is wrong, if anything
+	Notices       []Notice          `json:"notices,omitempty"`         // what on this host is in the way
 	Userspace     bool              `json:"userspace,omitempty"`       // no kernel TUN: stock programs need `tssh proxy`
 	// Names is how other programs on this computer learn the mesh's names: "systemd-resolved",
 	// the path of the hosts file, "off", or why not. Empty: this daemon does not offer it.
@@ -80,6 +81,12 @@ type Status struct {
 	Peers     []Peer           `json:"peers"`
 	MayDial   bool             `json:"may_dial"`   // whether the caller of this status may dial
 	MayManage bool             `json:"may_manage"` // whether the caller may join, up and down
+}
+
+// Notice is something on the host that is in the way of the mesh.
+type Notice struct {
+	Words string `json:"words"`
+	Mend  string `json:"mend,omitempty"` // a command, or what else to do
 }
 
 // Resolved is what a name means.
