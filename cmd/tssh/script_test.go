@@ -165,7 +165,8 @@ func (s *scene) sockets() map[string]localapi.Config {
 	node := localapi.Config{
 		OwnerUID: os.Getuid(), Userspace: true,
 		Status: status(localapi.Status{State: localapi.StateRunning, Version: "test", Mesh: "lab", Hub: "hub.example:8443", HubOnline: true, Userspace: true, Self: s.node("laptop"),
-			Peers: []localapi.Peer{{Node: s.node("web"), SSH: true, Path: "192.0.2.7:41641", LatencyMS: 3.1, RxBytes: 10, TxBytes: 20, LastHandshake: time.Now()}, {Node: s.node("away")}, {Node: s.node("far"), Relay: "hub"}}, HomeRelay: "hub", Drops: map[string]uint64{"denied": 3, "lan": 2, "malformed": 1}}),
+			Peers: []localapi.Peer{{Node: s.node("web"), SSH: true, Path: "192.0.2.7:41641", LatencyMS: 3.1, RxBytes: 10, TxBytes: 20, LastHandshake: time.Now()}, {Node: s.node("away")}, {Node: s.node("far"), Relay: "hub"}}, HomeRelay: "hub", Drops: map[string]uint64{"denied": 3, "lan": 2, "malformed": 1},
+			Notices: []localapi.Notice{{Words: "ufw on this host keeps peers from UDP port 41641\x1b[2J", Mend: "ufw allow 41641/udp"}}}),
 		WhoIs: func(_ context.Context, a netip.Addr) (localapi.Node, error) {
 			if n := s.node("web"); a == n.Addrs[0] {
 				return n, nil
@@ -200,6 +201,29 @@ func (s *scene) sockets() map[string]localapi.Config {
 		Netcheck: func(context.Context) (localapi.Netcheck, error) {
 			return localapi.Netcheck{UDP: true, IPv4: true, Mapped: []netip.AddrPort{netip.MustParseAddrPort("203.0.113.9:41641")}, NAT: "endpoint-independent", PortMapping: "pcp", Home: "hub",
 				Relays: []localapi.RelayStatus{{ID: "hub", Address: "hub.example:8443", Connected: true, LatencyMS: 1.2}, {ID: "fra1", Address: "fra.example:443", Error: "connection refused"}}}, nil
+		},
+		ServePort: func(_ context.Context, uid int, r localapi.ServeRequest) (localapi.Served, error) {
+			if r.Port == 0 {
+				r.Port = r.Target
+			}
+			switch {
+			case uid != os.Getuid():
+				return localapi.Served{}, fmt.Errorf("uid %d", uid)
+			case r.Port == 25:
+				return localapi.Served{}, localapi.Errorf(localapi.CodeConflict, "port 25 is served for somebody else already")
+			case r.Port == 26:
+				return localapi.Served{}, localapi.Errorf(localapi.CodeForbidden, "on a machine with tags only root may serve at ports below 1024")
+			}
+			return localapi.Served{Port: r.Port, Target: r.Target, TCP: r.TCP, Keep: r.Keep, UID: uid, URL: fmt.Sprintf("http://laptop:%d", r.Port), Problem: "ufw on this host keeps peers from it"}, nil
+		},
+		Served: func(context.Context) ([]localapi.Served, error) {
+			return []localapi.Served{{Port: 3000, Target: 3000, Keep: true, URL: "http://laptop:3000", Open: 2, Total: 7, Refused: 1}, {Port: 25, Target: 26, TCP: true, URL: "tcp://laptop:25", Problem: "this node is not up"}}, nil
+		},
+		ServeOff: func(_ context.Context, _ int, port uint16) (int, error) {
+			if port == 4000 {
+				return 0, localapi.Errorf(localapi.CodeNotFound, "port 4000 is not served")
+			}
+			return map[bool]int{true: 0, false: 1}[port == 0], nil
 		},
 		Join: func(_ context.Context, r localapi.JoinRequest) error {
 			return localapi.Errorf(localapi.CodeDenied, "the hub does not know this join token, or it has expired")
