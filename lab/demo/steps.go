@@ -31,6 +31,7 @@ var steps = []struct {
 	{"the stock ssh client logs in over the same mesh", true, (*scene).stockSSH},
 	{"The recordings: who was where, as whom", false, (*scene).sessions},
 	{"The shell once more, from its recording", false, (*scene).play},
+	{"What was on the screen can be searched for", false, (*scene).search},
 	{"The recording is whole, and one changed byte shows", false, (*scene).verify},
 	{"The replay page", false, (*scene).page},
 }
@@ -239,6 +240,19 @@ func (s *scene) play() error {
 		return fmt.Errorf("the replay does not show what the shell showed: %v", r)
 	}
 	return nil
+}
+
+// search finds the shell by what it showed; nobody typed that.
+func (s *scene) search() error {
+	return lab.Until(20*time.Second, func() error { // the index follows the recordings
+		r := s.laptop.Tssh("search", marker)
+		if r.Status != 0 || !strings.Contains(r.Stdout, s.recording) {
+			return fmt.Errorf("the shell is not found: %v", r)
+		}
+		s.echo(s.laptop, "search", marker)
+		show(r.Stdout)
+		return nil
+	})
 }
 
 func (s *scene) verify() error {
