@@ -52,6 +52,10 @@ func (s *Server) handle(c net.Conn) {
 	if a, ok := addrOf(c.LocalAddr()); ok && slices.Contains(self.Addrs, a) {
 		l.dstAddr = a
 	}
+	if l.handsOver() {
+		s.handOver(l, c)
+		return
+	}
 	if err := l.spawn(c); err != nil {
 		c.Close()
 		s.leave(l)

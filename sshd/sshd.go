@@ -88,6 +88,7 @@ type Config struct {
 	Accounts     launch.Accounts                          // where accounts are looked up
 	Utmp, Wtmp   string                                   // login records; "" means the system's
 	Lastlog      string                                   //
+	FallThrough  string                                   // address of the host's own SSH server, for peers no ssh rule is about; "": they are refused
 	Now          func() time.Time                         // nil: time.Now
 }
 
@@ -100,6 +101,7 @@ type Server struct {
 
 	mu         sync.Mutex
 	links      map[*link]struct{}
+	handed     map[*handed]struct{}
 	handshakes int
 	byPeer     map[string]*usage // by owner
 	watchers   int               // Serve and ServeConn calls that are on; the first one watches
@@ -137,7 +139,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Server{cfg: cfg, links: map[*link]struct{}{}, byPeer: map[string]*usage{}, hush: newHush()}
+	s := &Server{cfg: cfg, links: map[*link]struct{}{}, handed: map[*handed]struct{}{}, byPeer: map[string]*usage{}, hush: newHush()}
 	if !cfg.OwnUserOnly {
 		s.logins = &launch.Logins{Utmp: orElse(cfg.Utmp, "/run/utmp"), Wtmp: orElse(cfg.Wtmp, "/var/log/wtmp"), Lastlog: orElse(cfg.Lastlog, "/var/log/lastlog")}
 	}
@@ -341,6 +343,7 @@ func (s *Server) review() {
 	for _, l := range s.all() {
 		l.review()
 	}
+	s.reviewHanded(false)
 }
 
 // detachAll lets go of every connection: those that can go on do, the others end.
@@ -348,4 +351,5 @@ func (s *Server) detachAll() {
 	for _, l := range s.all() {
 		l.detach()
 	}
+	s.reviewHanded(true)
 }

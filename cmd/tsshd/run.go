@@ -38,7 +38,7 @@ import (
 // runFlags is the command line of `tsshd run`.
 type runFlags struct {
 	state, socket, join, joinFile, hostname, tun, runDir string
-	owner, localUsers                                    string
+	owner, localUsers, fallThrough                       string
 	userspace, loopback, portMapping, verbose            bool
 	udpPort                                              int
 	spoolMax, spoolFree                                  int64
@@ -67,6 +67,7 @@ func parseRun(args []string, stderr io.Writer) (runFlags, error) {
 	fs.BoolVar(&f.loopback, "loopback", false, "be reachable at 127.0.0.1 too, for a mesh on one machine")
 	fs.StringVar(&f.owner, "owner", "", "account of the person whose computer this is (default: who started this with sudo)")
 	fs.StringVar(&f.localUsers, "local-users", "", "who may use the mesh on this computer: owner, any, or accounts with commas between (default: any on tagged machines, else owner; root always may)")
+	fs.StringVar(&f.fallThrough, "fall-through", "", "address on loopback of this host's own SSH server, such as 127.0.0.1:22, for peers that no ssh rule is about (default: they are refused)")
 	fs.BoolVar(&f.verbose, "v", false, "log more")
 	known := fs.String("names", string(names.Auto), "how programs here learn the mesh's names: auto, resolved, hosts or off")
 	fs.Int64Var(&f.spoolMax, "spool-max", 4<<30, "bytes of recordings kept until a recorder has them")
@@ -89,6 +90,11 @@ func parseRun(args []string, stderr io.Writer) (runFlags, error) {
 	var err error
 	if f.rotateEvery, err = keyAge(*every); err != nil {
 		return f, err
+	}
+	if f.fallThrough != "" {
+		if a, err := netip.ParseAddrPort(f.fallThrough); err != nil || !a.Addr().IsLoopback() || a.Port() == 0 {
+			return f, fail("--fall-through %q is no address and port of this host itself", f.fallThrough).hint("for example 127.0.0.1:22")
+		}
 	}
 	mode, err := names.ParseMode(*known)
 	if err != nil {
@@ -415,7 +421,7 @@ func (h *host) serve(ctx context.Context, n *netnode.Node, c *netmap.Client) err
 		Policy:  func() *policy.Policy { return c.Map().Policy },
 		Changed: h.changed, HostSigners: h.keys.signers, Spool: h.spool, ShipNow: h.shipNow,
 		ConnCommand: []string{"/proc/self/exe", "conn"}, RunDir: filepath.Join(h.flags.runDir, "sshd"),
-		Audit: h.audited, Log: h.log, Mesh: c.Map().Mesh, SelfAttested: !root, OwnUserOnly: !root,
+		FallThrough: h.flags.fallThrough, Audit: h.audited, Log: h.log, Mesh: c.Map().Mesh, SelfAttested: !root, OwnUserOnly: !root,
 	})
 	if err != nil {
 		l.Close()
