@@ -43,6 +43,8 @@ type Client struct {
 	stop context.CancelCauseFunc // ends ctx with the reason
 	ctx  context.Context         // ends with the connection; its cause is the *Error
 	wg   sync.WaitGroup
+	// remotes is what the host listens on for us.
+	remotes remotes
 	// announced: the host said itself why it ends the session.
 	announced atomic.Bool
 }

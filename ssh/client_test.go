@@ -281,7 +281,7 @@ func TestForwards(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.Local(l, "db", 5432)
+	f.Local(l, Endpoint{Host: "db", Port: 5432})
 	echo := func(addr string, before []byte, after int) string {
 		n, err := net.Dial("tcp", addr)
 		if err != nil {
@@ -322,7 +322,7 @@ func TestForwards(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer back.Close()
-	if port, err := f.Remote("127.0.0.1:0", back.Addr().String()); err != nil || port != 4321 {
+	if port, err := f.Remote(Endpoint{Host: "127.0.0.1"}, Endpoint{Host: "127.0.0.1", Port: uint16(back.Addr().(*net.TCPAddr).Port)}); err != nil || port != 4321 {
 		t.Fatal(port, err)
 	}
 	back.(*net.TCPListener).SetDeadline(time.Now().Add(10 * time.Second))

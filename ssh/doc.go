@@ -3,7 +3,7 @@
 //
 //	Config.Dial --> handshake --> Client --> Run      (shell, command; terminal, pipes)
 //	                    |            |-----> Stream   (-W: one TCP connection)
-//	   HostKeys, no other            |-----> Forward  (-L, -R, -D)
+//	   HostKeys, no other            |-----> Forwards (-L, -R, -D; ports and unix sockets)
 //	                                 '-----> Files    (sftp: cp)
 //
 // # Trust boundary

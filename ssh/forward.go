@@ -21,11 +21,51 @@ type directTCPIP struct {
 	OriginPort uint32
 }
 
+// Endpoint is one end of a forward. As the far end of -R it may also be nothing: then the
+// connections speak SOCKS here and say themselves where to.
+type Endpoint struct {
+	Host string
+	Port uint16
+	Path string // of a unix socket, instead of both
+}
+
+func (e Endpoint) String() string {
+	if e.Path != "" {
+		return line(e.Path)
+	}
+	return line(net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port))))
+}
+
+// dial connects from here.
+func (e Endpoint) dial() (net.Conn, error) {
+	if e.Path != "" {
+		return net.Dial("unix", e.Path)
+	}
+	return net.Dial("tcp", net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port))))
+}
+
 // Connect opens one TCP connection from the host to host:port.
 func (c *Client) Connect(host string, port uint16) (gossh.Channel, error) {
-	ch, reqs, err := c.conn.OpenChannel("direct-tcpip", gossh.Marshal(directTCPIP{host, uint32(port), "127.0.0.1", 0}))
+	return c.ConnectTo(Endpoint{Host: host, Port: port}, nil)
+}
+
+// ConnectTo opens one connection from the host. From is where it comes from here, for the
+// host's log; nil is this program.
+func (c *Client) ConnectTo(e Endpoint, from net.Addr) (gossh.Channel, error) {
+	kind, extra := "direct-streamlocal@openssh.com", gossh.Marshal(struct {
+		Path, Reserved string
+		Port           uint32
+	}{e.Path, "", 0})
+	if e.Path == "" {
+		origin, port := "127.0.0.1", 0
+		if t, ok := from.(*net.TCPAddr); ok {
+			origin, port = t.IP.String(), t.Port
+		}
+		kind, extra = "direct-tcpip", gossh.Marshal(directTCPIP{e.Host, uint32(e.Port), origin, uint32(port)})
+	}
+	ch, reqs, err := c.conn.OpenChannel(kind, extra)
 	if err != nil {
-		return nil, c.openError(fmt.Sprintf("a connection to %s", line(net.JoinHostPort(host, strconv.Itoa(int(port))))), err)
+		return nil, c.openError("a connection to "+e.String(), err)
 	}
 	go gossh.DiscardRequests(reqs) // ends with the channel
 	return ch, nil
@@ -34,7 +74,12 @@ func (c *Client) Connect(host string, port uint16) (gossh.Channel, error) {
 // Stream joins standard input and output to one TCP connection from the host (-W). It
 // returns when the far end has said all it had to say.
 func (c *Client) Stream(ctx context.Context, host string, port uint16, in io.Reader, out io.Writer) error {
-	ch, err := c.Connect(host, port)
+	return c.StreamTo(ctx, Endpoint{Host: host, Port: port}, in, out)
+}
+
+// StreamTo is Stream to either kind of endpoint.
+func (c *Client) StreamTo(ctx context.Context, e Endpoint, in io.Reader, out io.Writer) error {
+	ch, err := c.ConnectTo(e, nil)
 	if err != nil {
 		return err
 	}
@@ -50,6 +95,9 @@ func (c *Client) Stream(ctx context.Context, host string, port uint16, in io.Rea
 	}
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
+	}
+	if err := c.Err(); err != nil {
+		return err // lost in the middle, not the end of it
 	}
 	return nil
 }
@@ -106,29 +154,22 @@ func (f *Forwards) drop(c io.Closer) {
 	f.mu.Unlock()
 }
 
-// Local carries connections to l on to host:port as seen from the host (-L).
-func (f *Forwards) Local(l net.Listener, host string, port uint16) {
-	f.accept(l, func(c net.Conn) (io.ReadWriteCloser, error) { return f.c.Connect(host, port) })
+// Local carries connections to l on to an endpoint as seen from the host (-L).
+func (f *Forwards) Local(l net.Listener, to Endpoint) {
+	f.accept(l, func(c net.Conn) (io.ReadWriteCloser, error) { return f.c.ConnectTo(to, c.RemoteAddr()) })
 }
 
 // Dynamic serves SOCKS 5 on l (-D).
 func (f *Forwards) Dynamic(l net.Listener) {
-	f.accept(l, func(c net.Conn) (io.ReadWriteCloser, error) { return dynamic(c, f.c.Connect) })
-}
-
-// Remote asks the host to listen at bind and carries connections to addr here (-R). It
-// returns the port the host took.
-func (f *Forwards) Remote(bind, addr string) (int, error) {
-	l, err := f.c.conn.Listen("tcp", bind)
-	if err != nil {
-		return 0, failure(CodeDenied, err, "%s refused to listen on %s for us", f.c.cfg.Host, line(bind))
-	}
-	port := 0
-	if t, ok := l.Addr().(*net.TCPAddr); ok {
-		port = t.Port
-	}
-	f.accept(l, func(net.Conn) (io.ReadWriteCloser, error) { return net.Dial("tcp", addr) })
-	return port, nil
+	f.accept(l, func(c net.Conn) (io.ReadWriteCloser, error) {
+		return dynamic(c, func(host string, port uint16) (io.ReadWriteCloser, error) {
+			ch, err := f.c.ConnectTo(Endpoint{Host: host, Port: port}, c.RemoteAddr())
+			if err != nil {
+				return nil, err // not a nil channel in an interface
+			}
+			return ch, nil
+		})
+	})
 }
 
 func (f *Forwards) accept(l net.Listener, far func(net.Conn) (io.ReadWriteCloser, error)) {

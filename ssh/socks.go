@@ -1,16 +1,20 @@
 package ssh
 
 import (
-	"net"
+	"io"
 	"time"
-
-	gossh "golang.org/x/crypto/ssh"
 
 	"tssh/ssh/socks"
 )
 
+// deadliner is a connection, or an SSH channel made to look like one.
+type deadliner interface {
+	io.ReadWriteCloser
+	SetDeadline(time.Time) error
+}
+
 // dynamic reads one SOCKS request of -D, makes the connection and answers.
-func dynamic(c net.Conn, connect func(host string, port uint16) (gossh.Channel, error)) (gossh.Channel, error) {
+func dynamic(c deadliner, connect func(host string, port uint16) (io.ReadWriteCloser, error)) (io.ReadWriteCloser, error) {
 	c.SetDeadline(time.Now().Add(30 * time.Second))
 	defer c.SetDeadline(time.Time{})
 	host, port, err := socks.Request(c)

@@ -36,6 +36,9 @@ type command struct {
 	alive      time.Duration
 	aliveMax   int
 	failFwd    bool // ExitOnForwardFailure
+	gateway    bool // -g: other machines may connect to what listens here
+	unlink     bool // StreamLocalBindUnlink
+	clearFwd   bool // ClearAllForwardings
 }
 
 type ttyWish int
@@ -48,10 +51,9 @@ const (
 )
 
 type forward struct {
-	kind byte // L, R or D
-	bind string
-	host string
-	port uint16
+	kind       byte         // L, R or D
+	listen, to ssh.Endpoint // to is empty for D, and for R without one: SOCKS
+	own        bool         // no bind address was given
 }
 
 // parse reads the command line as ssh does: options may stand before and after the host,
@@ -111,6 +113,9 @@ func parse(args []string) (*command, error) {
 		return nil, sshUsage("no host given")
 	}
 	c.remote = strings.Join(args, " ")
+	if c.clearFwd {
+		c.forwards = nil
+	}
 	if c.noCommand && c.remote != "" {
 		return nil, sshUsage("-N runs no command, and one was given")
 	}
@@ -212,6 +217,12 @@ func (c *command) options(arg string, rest []string) ([]string, error) {
 			c.noCommand = true
 		case 'n':
 			c.noInput = true
+		case 'g':
+			c.gateway = true
+		case 'X', 'Y':
+			return nil, sshUsage("-%c: X11 is forwarded by the stock client, ssh -%c HOST; tssh config --install makes it use the mesh", letter, letter)
+		case 'J':
+			return nil, sshUsage("-J: the mesh reaches every host directly, so there is no host to jump over")
 		case '4', '6', 'x', 'C', 'k', 'K':
 			// Meant for ssh's own transport or for X11, which the mesh or the host decides.
 		case 'l', 'p', 'e', 'o', 'W', 'L', 'R', 'D', 'i', 'F', 'S', 'c', 'm':
@@ -253,6 +264,10 @@ func (c *command) valued(letter byte, v string) error {
 		}
 		return c.option(strings.TrimSpace(k), strings.TrimSpace(val))
 	case 'W':
+		if strings.HasPrefix(v, "/") {
+			c.stream = v // a unix socket of the host
+			return nil
+		}
 		if _, _, err := splitHostPort(v); err != nil {
 			return err
 		}
@@ -329,11 +344,20 @@ func (c *command) option(k, v string) error {
 		c.agent = v == "yes"
 	case "exitonforwardfailure":
 		c.failFwd = v == "yes"
+	case "gatewayports":
+		c.gateway = v == "yes"
+	case "clearallforwardings":
+		c.clearFwd = v == "yes"
+	case "streamlocalbindunlink":
+		c.unlink = v == "yes"
+	case "localforward", "remoteforward", "dynamicforward":
+		// In a file the two sides have a blank between them.
+		return c.valued(strings.ToUpper(k)[0], strings.Join(strings.Fields(v), ":"))
 	case "loglevel":
 		c.quiet = strings.EqualFold(v, "quiet") || strings.EqualFold(v, "fatal") || strings.EqualFold(v, "error")
 	case "batchmode", "stricthostkeychecking", "userknownhostsfile", "globalknownhostsfile", "updatehostkeys", "checkhostip", "identitiesonly", "identityfile",
 		"passwordauthentication", "kbdinteractiveauthentication", "pubkeyauthentication", "preferredauthentications", "compression", "controlmaster", "controlpath",
-		"controlpersist", "forwardx11", "clearallforwardings", "permitlocalcommand", "numberofpasswordprompts", "gssapiauthentication", "tcpkeepalive", "visualhostkey", "hashknownhosts":
+		"controlpersist", "forwardx11", "forwardx11trusted", "streamlocalbindmask", "permitlocalcommand", "numberofpasswordprompts", "gssapiauthentication", "tcpkeepalive", "visualhostkey", "hashknownhosts":
 		// Scripts pass these to ssh. Keys and passwords play no part, and host keys are
 		// always checked against the mesh, whatever is asked for.
 	default:
@@ -359,35 +383,54 @@ func splitHostPort(s string) (string, uint16, error) {
 	return h, port, err
 }
 
-// parseForward reads [bind:]port:host:port, and for D [bind:]port. Addresses of IPv6 are in
-// brackets. Without a bind address only this machine, or the host's own, can connect.
+// parseForward reads what -L, -R and -D take, as ssh does: [bind:]port:host:port, where
+// either side may be the path of a unix socket instead, and for D, and for R alone,
+// [bind:]port, which is a SOCKS proxy. Addresses of IPv6 are in brackets; what has a slash is a
+// path. Without a bind address only programs of the same machine can connect.
 func parseForward(kind byte, s string) (forward, error) {
+	form := map[byte]string{'D': "[bind:]port", 'L': "[bind:]port:host:port, with a path for either side", 'R': "[bind:]port[:host:port], with a path for either side"}[kind]
+	bad := func() (forward, error) { return forward{}, sshUsage("-%c %s is not %s", kind, s, form) }
 	parts, err := splitColons(s)
-	want := 3
-	if kind == 'D' {
-		want = 1
+	if err != nil || len(parts) == 0 {
+		return bad()
 	}
-	if err != nil || len(parts) != want && len(parts) != want+1 {
-		return forward{}, sshUsage("-%c %s is not [bind:]port%s", kind, s, map[bool]string{true: "", false: ":host:port"}[kind == 'D'])
-	}
-	bind := "localhost"
-	if len(parts) == want+1 {
-		if bind, parts = parts[0], parts[1:]; bind == "*" {
-			bind = ""
+	f := forward{kind: kind}
+	path := func(p string) bool { return strings.Contains(p, "/") && kind != 'D' }
+	// From the end: where to.
+	switch n := len(parts); {
+	case kind != 'D' && n >= 2 && path(parts[n-1]):
+		f.to.Path, parts = parts[n-1], parts[:n-1]
+	case kind != 'D' && n >= 3:
+		if f.to.Port, err = parsePort(parts[n-1]); err != nil {
+			return f, err
 		}
+		if f.to.Host, parts = parts[n-2], parts[:n-2]; f.to.Host == "" {
+			return bad()
+		}
+	case kind == 'L':
+		return bad()
+	}
+	// And what is left: where from.
+	switch {
+	case len(parts) == 1 && path(parts[0]):
+		f.listen.Path = parts[0]
+		return f, nil
+	case len(parts) == 1:
+		f.listen.Host, f.own = "localhost", true
+	case len(parts) == 2:
+		if f.listen.Host, parts = parts[0], parts[1:]; f.listen.Host == "*" {
+			f.listen.Host = ""
+		}
+	default:
+		return bad()
 	}
 	// Port 0 asks the host for one; a listener here on 0 would be nobody's to find.
-	lp, err := strconv.ParseUint(parts[0], 10, 16)
-	if err != nil || lp == 0 && kind != 'R' {
+	port, err := strconv.ParseUint(parts[0], 10, 16)
+	if err != nil || port == 0 && kind != 'R' {
 		return forward{}, sshUsage("%q is not a port", parts[0])
 	}
-	f := forward{kind: kind, bind: net.JoinHostPort(bind, parts[0])}
-	if kind == 'D' {
-		return f, nil
-	}
-	f.host = parts[1]
-	f.port, err = parsePort(parts[2])
-	return f, err
+	f.listen.Port = uint16(port)
+	return f, nil
 }
 
 func splitColons(s string) ([]string, error) {

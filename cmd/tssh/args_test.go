@@ -3,6 +3,7 @@ package main
 import (
 	"reflect"
 	"testing"
+	"tssh/ssh"
 )
 
 func TestParse(t *testing.T) {
@@ -27,7 +28,9 @@ func TestParse(t *testing.T) {
 		{[]string{"[fd7a::1]"}, with(func(c *command) { c.host = "fd7a::1" })},
 		{[]string{"-L", "8080:[fd7a::2]:80", "-D", "1080", "-R", "*:0:db:1", "-N", "web"}, with(func(c *command) {
 			c.noCommand = true
-			c.forwards = []forward{{'L', "localhost:8080", "fd7a::2", 80}, {'D', "localhost:1080", "", 0}, {'R', ":0", "db", 1}}
+			c.forwards = []forward{
+				{kind: 'L', listen: ssh.Endpoint{Host: "localhost", Port: 8080}, to: ssh.Endpoint{Host: "fd7a::2", Port: 80}, own: true},
+				{kind: 'D', listen: ssh.Endpoint{Host: "localhost", Port: 1080}, own: true}, {kind: 'R', to: ssh.Endpoint{Host: "db", Port: 1}}}
 		})},
 		{[]string{"--socket", "/s", "status", "--json"}, command{port: 22, escape: '~', socket: "/s", verb: "status", args: []string{"--json"}}},
 		{[]string{"status", "--socket=/s"}, command{port: 22, escape: '~', socket: "/s", verb: "status"}},
@@ -76,4 +79,32 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%q: host %q", []string{a, b, c, d}, got.host)
 		}
 	})
+}
+
+func TestParseForward(t *testing.T) {
+	tcp := func(h string, p uint16) ssh.Endpoint { return ssh.Endpoint{Host: h, Port: p} }
+	sock := func(p string) ssh.Endpoint { return ssh.Endpoint{Path: p} }
+	for s, want := range map[string]forward{
+		"L80:db:5432":          {kind: 'L', listen: tcp("localhost", 80), to: tcp("db", 5432), own: true},
+		"L*:80:[::1]:1":        {kind: 'L', listen: tcp("", 80), to: tcp("::1", 1)},
+		"L[::1]:80:db:1":       {kind: 'L', listen: tcp("::1", 80), to: tcp("db", 1)},
+		"L80:/run/x":           {kind: 'L', listen: tcp("localhost", 80), to: sock("/run/x"), own: true},
+		"L127.0.0.2:80:/run/x": {kind: 'L', listen: tcp("127.0.0.2", 80), to: sock("/run/x")},
+		"L./a:/run/x":          {kind: 'L', listen: sock("./a"), to: sock("/run/x")},
+		"L/a:db:1":             {kind: 'L', listen: sock("/a"), to: tcp("db", 1)},
+		"R0:db:1":              {kind: 'R', listen: tcp("localhost", 0), to: tcp("db", 1), own: true},
+		"R/a:/b":               {kind: 'R', listen: sock("/a"), to: sock("/b")},
+		"R1080":                {kind: 'R', listen: tcp("localhost", 1080), own: true},
+		"R*:1080":              {kind: 'R', listen: tcp("", 1080)},
+		"D[::1]:1080":          {kind: 'D', listen: tcp("::1", 1080)},
+	} {
+		if got, err := parseForward(s[0], s[1:]); err != nil || got != want {
+			t.Errorf("%s: %+v %v", s, got, err)
+		}
+	}
+	for _, s := range []string{"L80", "L80:db", "L0:db:1", "L80:db:0", "L80::1", "Lx:db:1", "L1:2:3:4:5", "D", "D1:2:3", "D/a", "D0", "R", "Rx", "L", "L[::1:80:db:1", "R70000:db:1"} {
+		if got, err := parseForward(s[0], s[1:]); err == nil {
+			t.Errorf("%s was read as %+v", s, got)
+		}
+	}
 }

@@ -161,14 +161,18 @@ func (a *app) session(cl *ssh.Client, c *command, notice func(string)) (int, err
 		ctx, stop := untilSignal()
 		defer stop()
 		if c.stream != "" {
-			host, port, err := splitHostPort(c.stream)
-			if err != nil {
-				return 0, err
+			to := ssh.Endpoint{Path: c.stream}
+			if !strings.HasPrefix(c.stream, "/") {
+				var err error
+				if to.Host, to.Port, err = splitHostPort(c.stream); err != nil {
+					return 0, err
+				}
+				to.Path = ""
 			}
 			if in == nil {
 				in = strings.NewReader("")
 			}
-			return 0, cl.Stream(ctx, host, port, in, a.out)
+			return 0, cl.StreamTo(ctx, to, in, a.out)
 		}
 		select {
 		case <-ctx.Done():
@@ -310,34 +314,6 @@ func (a *app) environment(c *command) []ssh.EnvVar {
 		}
 	}
 	return env
-}
-
-// openForwards makes the listeners of -L, -R and -D before the session begins.
-func openForwards(fw *ssh.Forwards, c *command, notice func(string)) error {
-	for _, f := range c.forwards {
-		var err error
-		if f.kind == 'R' {
-			var port int
-			if port, err = fw.Remote(f.bind, net.JoinHostPort(f.host, strconv.Itoa(int(f.port)))); err == nil && strings.HasSuffix(f.bind, ":0") {
-				notice(fmt.Sprintf("the host listens on port %d", port))
-			}
-		} else {
-			var l net.Listener
-			if l, err = net.Listen("tcp", f.bind); err == nil && f.kind == 'L' {
-				fw.Local(l, f.host, f.port)
-			} else if err == nil {
-				fw.Dynamic(l)
-			}
-		}
-		if err == nil {
-			continue
-		}
-		if c.failFwd || c.noCommand {
-			return err
-		}
-		notice(err.Error())
-	}
-	return nil
 }
 
 // proxy is one connection on standard input and output, for ssh's ProxyCommand.

@@ -10,3 +10,9 @@ func currentUmask() int {
 	syscall.Umask(m)
 	return m
 }
+
+// privateUmask makes what is made until restore the account's alone.
+func privateUmask() (restore func()) {
+	m := syscall.Umask(0o177)
+	return func() { syscall.Umask(m) }
+}

@@ -146,7 +146,7 @@ Recordings:
 Options of a login:
   -l USER      log in as USER                 -t, -T       with a terminal, without
   -N           no command, only forwards      -n           no standard input
-  -L, -R, -D   forward ports                  -W HOST:PORT one connection from the host
+  -L, -R, -D   forward ports, unix sockets    -W HOST:PORT one connection from the host
   -A           forward the ssh agent          -e CHAR      escape character, or none (default ~)
   -o KEY=VALUE an option of ssh_config        -p PORT      another port
   -q, -v       say less, say more
