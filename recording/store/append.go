@@ -44,6 +44,9 @@ func (s *Store) Size(host, id string) (int64, bool, error) {
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	if s.gone[id] {
+		return 0, false, refuse(http.StatusGone, ErrGone)
+	}
 	r, ok := s.recs[id]
 	if !ok {
 		return 0, false, nil
@@ -61,6 +64,9 @@ func (s *Store) Size(host, id string) (int64, bool, error) {
 func (s *Store) Append(host, id string, offset int64, data []byte) (int64, bool, error) {
 	if !recording.ValidID(id) || host == "" {
 		return 0, false, refuse(http.StatusBadRequest, ErrID)
+	}
+	if s.isGone(id) {
+		return 0, false, refuse(http.StatusGone, ErrGone)
 	}
 	r, begun := s.get(id)
 	if !begun {

@@ -24,12 +24,14 @@ const maxSidecar = 256 << 10
 type sidecar struct {
 	Version int     `json:"version"`
 	Summary Summary `json:"summary"`
+	// Archived: the bucket has the recording.
+	Archived bool `json:"archived,omitempty"`
 }
 
 func sidecarPath(path string) string { return strings.TrimSuffix(path, ".tsr") + ".json" }
 
 func writeSidecar(path string, sum Summary) error {
-	b, err := json.Marshal(sidecar{sidecarVersion, sum})
+	b, err := json.Marshal(sidecar{Version: sidecarVersion, Summary: sum})
 	if err != nil {
 		return err
 	}
@@ -41,22 +43,29 @@ func writeSidecar(path string, sum Summary) error {
 }
 
 // readSidecar gives the summary if there is one and it is of a file of this size.
-func readSidecar(path, id string, size int64) (Summary, bool) {
+func readSidecar(path, id string, size int64) (sum Summary, archived, fits bool) {
 	f, err := os.Open(sidecarPath(path))
 	if err != nil {
-		return Summary{}, false
+		return Summary{}, false, false
 	}
 	defer f.Close()
 	var c sidecar
 	if json.NewDecoder(io.LimitReader(f, maxSidecar)).Decode(&c) != nil {
-		return Summary{}, false
+		return Summary{}, false, false
 	}
 	ok := c.Version == sidecarVersion && c.Summary.Complete && c.Summary.Size == size && c.Summary.Meta.ID == id
-	return c.Summary, ok
+	return c.Summary, c.Archived, ok
 }
 
 // rebuild makes the list from the files.
 func (s *Store) rebuild() error {
+	gone, err := filepath.Glob(filepath.Join(s.cfg.Dir, "*", "*", "*.gone"))
+	if err != nil {
+		return err
+	}
+	for _, f := range gone {
+		s.gone[strings.TrimSuffix(filepath.Base(f), ".gone")] = true
+	}
 	return filepath.WalkDir(s.cfg.Dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -83,12 +92,15 @@ func (s *Store) load(path, id string) error {
 	if err != nil {
 		return err
 	}
-	if old, twice := s.recs[id]; twice {
+	if old, twice := s.get(id); twice {
 		return fmt.Errorf("there is another recording with this id, %s", old.path)
 	}
 	r := &rec{id: id, path: path}
-	if sum, ok := readSidecar(path, id, st.Size()); ok {
-		r.sum, r.sealed = sum, true
+	if err := s.loadKept(r); err != nil {
+		return err
+	}
+	if sum, archived, ok := readSidecar(path, id, st.Size()); ok {
+		r.sum, r.sealed, r.archived = sum, true, archived
 	} else if err := s.readWhole(r, st.Size()); err != nil {
 		return err
 	}

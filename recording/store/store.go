@@ -2,6 +2,8 @@ package store
 
 import (
 	"cmp"
+	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"gocloud.dev/blob"
 
 	"tssh/recording"
 )
@@ -39,6 +43,15 @@ type Config struct {
 	// Check says what a recording that begins claims wrongly; nil: nothing is known of hosts.
 	Check func(recording.Meta) error
 
+	// Bucket is where complete recordings go as well; nil: they stay in the folder alone. With
+	// CacheBytes, so much of what the bucket has is kept in the folder; 0 keeps all.
+	Bucket     *blob.Bucket
+	CacheBytes int64
+
+	Retention []Rule                // how long recordings are kept; none: for ever
+	Key       crypto.Signer         // Ed25519, signs tombstones; nil: they are not signed
+	Deleting  func(Tombstone) error // asked before a recording is deleted; nil agrees
+
 	Log   *slog.Logger     // nil discards
 	Clock func() time.Time // nil is time.Now
 }
@@ -59,6 +72,7 @@ var (
 type Store struct {
 	cfg     Config
 	readers atomic.Int32 // recs whose reader is open
+	listed  atomic.Bool  // what the bucket has is in the list
 
 	mu     sync.RWMutex
 	recs   map[string]*rec
@@ -66,6 +80,7 @@ type Store struct {
 	bytes  int64
 	byHost map[string]int64
 	swept  time.Time
+	gone   map[string]bool // deleted
 }
 
 // rec is one recording. The fields from sum on are guarded by Store.mu, so that lists need one
@@ -81,10 +96,14 @@ type rec struct {
 	read     int                 // frames that the summary has
 	used     time.Time           // last append
 
-	sum    Summary
-	words  string
-	heard  time.Time // the host's last word about it
-	sealed bool      // takes no more: complete, or its bytes here do not verify
+	sum      Summary
+	words    string
+	heard    time.Time // the host's last word about it
+	hold     *Hold
+	archived bool      // the bucket has it
+	away     bool      // and only the bucket
+	fetched  time.Time // from there
+	sealed   bool      // takes no more: complete, or its bytes here do not verify
 }
 
 // Open reads what is in the folder and mends what a crash left: bytes after the last whole
@@ -99,9 +118,15 @@ func Open(cfg Config) (*Store, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("store: open: %w", err)
 	}
-	s := &Store{cfg: cfg, recs: map[string]*rec{}, byHost: map[string]int64{}}
+	s := &Store{cfg: cfg, recs: map[string]*rec{}, byHost: map[string]int64{}, gone: map[string]bool{}}
 	if err := s.rebuild(); err != nil {
 		return nil, fmt.Errorf("store: open %s: %w", cfg.Dir, err)
+	}
+	if err := s.loadAway(); err != nil {
+		return nil, fmt.Errorf("store: open: %w", err)
+	}
+	if err := s.listBucket(context.Background()); err != nil {
+		cfg.Log.Error("bucket of recordings cannot be listed; Archive tries again", "err", err)
 	}
 	return s, nil
 }
@@ -218,11 +243,25 @@ func (s *Store) Read(id string) (*Reader, error) {
 	if !ok {
 		return nil, fmt.Errorf("store: %w", ErrNotFound)
 	}
-	f, err := os.Open(r.path)
+	f, err := s.openFile(r)
 	if err != nil {
 		return nil, fmt.Errorf("store: read %s: %w", id, err)
 	}
 	return &Reader{io.NewSectionReader(f, 0, size), f}, nil
+}
+
+// openFile opens the file of a recording, from the bucket if need be.
+func (s *Store) openFile(r *rec) (*os.File, error) {
+	f, err := os.Open(r.path)
+	if err == nil || !errors.Is(err, os.ErrNotExist) {
+		return f, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := s.fetch(r); err != nil {
+		return nil, err
+	}
+	return os.Open(r.path)
 }
 
 // pathOf is where a recording lives: by the month it began, so that no folder grows without end.

@@ -1,0 +1,390 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/md5"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+
+	"tssh/recording"
+)
+
+const (
+	// bucketTime bounds one exchange with the bucket about something small, and bucketLong
+	// one about a recording.
+	bucketTime = 30 * time.Second
+	bucketLong = 30 * time.Minute
+	// archiveEvery is how often complete recordings are brought to the bucket.
+	archiveEvery = 10 * time.Second
+	md5Size      = md5.Size
+)
+
+// keyOf is the object of a recording, or of something beside it.
+func keyOf(start time.Time, id, end string) string {
+	return path.Join(start.UTC().Format("2006"), start.UTC().Format("01"), id+end)
+}
+
+func (s *Store) key(r *rec, end string) string { return keyOf(r.sum.Meta.Start, r.id, end) }
+
+// putBeside writes something small beside a recording in the bucket.
+func (s *Store) putBeside(r *rec, end string, v any) error {
+	if s.cfg.Bucket == nil {
+		return nil
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), bucketTime)
+	defer cancel()
+	return s.cfg.Bucket.WriteAll(ctx, s.key(r, end), b, &blob.WriterOptions{ContentType: "application/json"})
+}
+
+// dropBeside removes objects of a recording; ones that are not there are removed already.
+func (s *Store) dropBeside(r *rec, ends ...string) error {
+	if s.cfg.Bucket == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), bucketTime)
+	defer cancel()
+	for _, end := range ends {
+		if err := s.cfg.Bucket.Delete(ctx, s.key(r, end)); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
+			return err
+		}
+	}
+	return nil
+}
+
+// Archive brings complete recordings to the bucket until ctx ends, and lets go of the oldest
+// copies here above CacheBytes. Trouble with the bucket is logged once, and tried again: the
+// recordings are here meanwhile.
+func (s *Store) Archive(ctx context.Context) error {
+	if s.cfg.Bucket == nil {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	tick := time.NewTicker(archiveEvery)
+	defer tick.Stop()
+	trouble := false
+	for {
+		err := s.listBucket(ctx)
+		if err == nil {
+			err = s.ArchiveNow(ctx)
+		}
+		switch {
+		case err != nil && !trouble && ctx.Err() == nil:
+			s.cfg.Log.Error("bucket of recordings cannot be reached; they wait here", "err", err)
+		case err == nil && trouble:
+			s.cfg.Log.Info("bucket of recordings answers again")
+		}
+		trouble = err != nil
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// ArchiveNow brings what is complete and not in the bucket there, once.
+func (s *Store) ArchiveNow(ctx context.Context) error {
+	s.mu.RLock()
+	var due []*rec
+	for _, r := range slices.Backward(s.sorted) { // oldest first
+		if r.sum.Complete && !r.archived {
+			due = append(due, r)
+		}
+	}
+	s.mu.RUnlock()
+	for _, r := range due {
+		if err := s.archive(ctx, r); err != nil {
+			return fmt.Errorf("store: archive %s: %w", r.id, err)
+		}
+	}
+	return s.evict()
+}
+
+func (s *Store) archive(ctx context.Context, r *rec) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s.isGone(r.id) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, bucketLong)
+	defer cancel()
+	f, err := os.Open(r.path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	sum := md5.New() // what S3 compares; not for security, the recording has its own chain
+	if _, err := io.Copy(sum, f); err != nil {
+		return err
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	opt := &blob.WriterOptions{ContentType: "application/octet-stream", MaxConcurrency: 1}
+	if r.sum.Size < 4<<20 { // larger ones go in parts, each of which is summed
+		opt.ContentMD5 = sum.Sum(nil)
+	}
+	if err := s.cfg.Bucket.Upload(ctx, s.key(r, ".tsr"), f, opt); err != nil {
+		return err
+	}
+	at, err := s.cfg.Bucket.Attributes(ctx, s.key(r, ".tsr"))
+	if err != nil {
+		return err
+	}
+	if at.Size != r.sum.Size || len(at.MD5) == md5Size && !bytes.Equal(at.MD5, sum.Sum(nil)) {
+		return fmt.Errorf("the bucket has %d bytes of %d, or others", at.Size, r.sum.Size)
+	}
+	s.mu.RLock()
+	summary, hold := r.sum.clone(), r.hold
+	s.mu.RUnlock()
+	if err := s.putBeside(r, ".json", sidecar{Version: sidecarVersion, Summary: summary, Archived: true}); err != nil {
+		return err
+	}
+	if hold != nil {
+		if err := s.putBeside(r, ".hold", hold); err != nil {
+			return err
+		}
+	}
+	if err := writeFile(sidecarPath(r.path), sidecar{Version: sidecarVersion, Summary: summary, Archived: true}); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	r.archived = true
+	s.mu.Unlock()
+	return nil
+}
+
+func (s *Store) isGone(id string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.gone[id]
+}
+
+// evict removes the oldest local copies of what is in the bucket, above CacheBytes.
+func (s *Store) evict() error {
+	if s.cfg.CacheBytes <= 0 {
+		return nil
+	}
+	s.mu.RLock()
+	var here int64
+	var old []*rec
+	for _, r := range slices.Backward(s.sorted) {
+		if !r.away {
+			here += r.sum.Size
+			if r.archived {
+				old = append(old, r)
+			}
+		}
+	}
+	s.mu.RUnlock()
+	slices.SortStableFunc(old, func(a, b *rec) int { return a.fetched.Compare(b.fetched) })
+	for _, r := range old {
+		if here <= s.cfg.CacheBytes {
+			return nil
+		}
+		if !r.mu.TryLock() {
+			continue
+		}
+		s.closeReader(r)
+		err := os.Remove(r.path) // whoever has it open goes on reading
+		if err == nil {
+			s.mu.Lock()
+			r.away = true
+			s.mu.Unlock()
+			here -= r.sum.Size
+		}
+		r.mu.Unlock()
+		if err != nil {
+			return fmt.Errorf("store: evict %s: %w", r.id, err)
+		}
+	}
+	return nil
+}
+
+// fetch brings a recording that is only in the bucket back, verified. r.mu is held.
+func (s *Store) fetch(r *rec) error {
+	s.mu.RLock()
+	away := r.away
+	s.mu.RUnlock()
+	if !away {
+		return nil
+	}
+	if s.cfg.Bucket == nil {
+		return errors.New("it is in a bucket that is not configured")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), bucketLong)
+	defer cancel()
+	if err := s.download(ctx, s.key(r, ".tsr"), r.path, r.sum.Size); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	r.away, r.fetched = false, s.cfg.Clock()
+	s.mu.Unlock()
+	return nil
+}
+
+// download copies an object of so many bytes (-1: any) to a file and verifies it whole.
+func (s *Store) download(ctx context.Context, key, to string, size int64) error {
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return err
+	}
+	in, err := s.cfg.Bucket.NewReader(ctx, key, nil)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	tmp := to + ".new"
+	out, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp) // renamed where all is well
+	defer out.Close()
+	v := recording.NewVerifier()
+	n, err := io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(out, v)}, in, make([]byte, piece))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrTampered, err)
+	}
+	if !v.Complete() || v.Offset() != n || size >= 0 && n != size {
+		return fmt.Errorf("%w: the bucket gives %d bytes that are not the recording", ErrTampered, n)
+	}
+	if err := out.Sync(); err != nil {
+		return err
+	}
+	return os.Rename(tmp, to)
+}
+
+// loadAway puts recordings into the list whose files are only in the bucket: by their
+// summaries in this folder.
+func (s *Store) loadAway() error {
+	locals, err := filepath.Glob(filepath.Join(s.cfg.Dir, "*", "*", "*.json"))
+	if err != nil {
+		return err
+	}
+	for _, f := range locals {
+		id := strings.TrimSuffix(filepath.Base(f), ".json")
+		var c sidecar
+		if s.recs[id] == nil && recording.ValidID(id) && readFile(f, &c) == nil && c.Archived {
+			s.addAway(id, c)
+		}
+	}
+	return nil
+}
+
+// listBucket adds what the bucket has and this folder does not know, once. Recordings whose
+// summary is lost are fetched and read: the list can be made from the bucket alone.
+func (s *Store) listBucket(ctx context.Context) error {
+	if s.cfg.Bucket == nil || s.listed.Load() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, bucketLong)
+	defer cancel()
+	list := s.cfg.Bucket.List(nil)
+	beside := map[string]bool{}
+	var tsr []string
+	for {
+		o, err := list.Next(ctx)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("bucket: %w", err)
+		}
+		beside[o.Key] = true
+		if strings.HasSuffix(o.Key, ".tsr") {
+			tsr = append(tsr, o.Key)
+		}
+	}
+	for key := range beside {
+		if id, ok := strings.CutSuffix(path.Base(key), ".gone"); ok {
+			s.mu.Lock()
+			s.gone[id] = true
+			s.mu.Unlock()
+		}
+	}
+	for _, key := range tsr {
+		if err := s.adopt(ctx, key, beside); err != nil {
+			s.cfg.Log.Error("recording left out of the list", "object", key, "err", err)
+		}
+	}
+	s.listed.Store(true)
+	return nil
+}
+
+// adopt makes sure that one object of the bucket is in the list, with its hold.
+func (s *Store) adopt(ctx context.Context, key string, beside map[string]bool) error {
+	id := strings.TrimSuffix(path.Base(key), ".tsr")
+	stem := strings.TrimSuffix(key, ".tsr")
+	switch {
+	case !recording.ValidID(id):
+		return ErrID
+	case s.isGone(id): // a crash came between the tombstone and the end of the deletion
+		return errors.Join(s.cfg.Bucket.Delete(ctx, key), errors.New("it was deleted; what was left of it is removed now"))
+	}
+	if _, known := s.get(id); !known {
+		var c sidecar
+		b, err := s.cfg.Bucket.ReadAll(ctx, stem+".json")
+		if err == nil {
+			err = json.Unmarshal(b, &c)
+		}
+		if err == nil && c.Version == sidecarVersion && c.Summary.Meta.ID == id && keyOf(c.Summary.Meta.Start, id, ".tsr") == key {
+			s.addAway(id, c)
+		} else {
+			to := filepath.Join(s.cfg.Dir, filepath.FromSlash(path.Dir(key)), id+".tsr")
+			if err := s.download(ctx, key, to, -1); err != nil {
+				return err
+			}
+			if err := s.load(to, id); err != nil {
+				return err
+			}
+			s.mu.Lock()
+			s.recs[id].archived = true
+			s.mu.Unlock()
+		}
+	}
+	r, ok := s.get(id)
+	if !ok {
+		return errors.New("its summary does not describe it")
+	}
+	if s.Held(id) == nil && beside[stem+".hold"] {
+		var h Hold
+		if b, err := s.cfg.Bucket.ReadAll(ctx, stem+".hold"); err != nil || json.Unmarshal(b, &h) != nil {
+			h = Hold{By: "unknown", Reason: "its hold cannot be read"}
+		}
+		s.mu.Lock()
+		r.hold = &h
+		s.mu.Unlock()
+	}
+	return nil
+}
+
+func (s *Store) addAway(id string, c sidecar) {
+	p, err := s.pathOf(c.Summary.Meta)
+	if err != nil || c.Summary.Meta.ID != id || !c.Summary.Complete {
+		return
+	}
+	r := &rec{id: id, path: p, host: c.Summary.Meta.HostID, sum: c.Summary, sealed: true, archived: true, away: true}
+	r.words = r.sum.words()
+	if s.loadKept(r) != nil {
+		return
+	}
+	s.mu.Lock()
+	s.add(r)
+	s.mu.Unlock()
+}
