@@ -27,7 +27,7 @@ func (c *cli) verbs() map[string]verb {
 	var withKey bool
 	var db string
 	var key coord.KeyRequest
-	return map[string]verb{
+	all := map[string]verb{
 		"status": {run: func([]string) error { return c.status() }},
 		"user add": {min: 1, max: 1, flags: func(fs *flag.FlagSet) { fs.StringVar(&role, "role", "", "") },
 			run: func(a []string) error { return c.userAdd(a[0], role) }},
@@ -79,6 +79,8 @@ func (c *cli) verbs() map[string]verb {
 			fs.StringVar(&host, "host", "", "")
 		}, run: func([]string) error { return c.audit(since, host) }},
 	}
+	maps.Copy(all, c.recordingVerbs())
+	return all
 }
 
 func (c *cli) printJSON(v any) error {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"tssh/netnode/coord"
@@ -30,6 +31,10 @@ func (h *hub) adminServer() *http.Server {
 	srv := h.coord.AdminServer()
 	next := srv.Handler
 	srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, recordingPath) {
+			h.recordingAdmin(w, r)
+			return
+		}
 		if r.URL.Path != backupPath || r.Method != http.MethodPost {
 			next.ServeHTTP(w, r)
 			return

@@ -31,7 +31,12 @@
 //	--policy FILE      the policy, read at the start and at SIGHUP; `tsshub policy set`
 //	                   is then refused
 //	--db sqlite:FILE   default hub.db in the state folder
-//	--recordings URL   file:///DIR
+//	--recordings URL   file:///DIR, or s3://BUCKET?region=REGION[&endpoint=URL&use_path_style=true]:
+//	                   complete recordings go there, with keys from AWS_ACCESS_KEY_ID and
+//	                   AWS_SECRET_ACCESS_KEY or whatever else AWS's programs read
+//	--recordings-cache MiB   of the bucket that stay in the state folder, default 10240
+//	--retention RULE   90d, tag:NAME=365d, tag:NAME=forever; may be repeated: of those that
+//	                   match, the longest counts, and what none matches is kept
 //	--roles LIST       default: all that this program has
 //	--node-expiry T    how long the nodes of people are members, default 180d; never
 //	--ephemeral-grace T  how long an ephemeral node may be away, default 10m

@@ -13,6 +13,7 @@ import (
 
 	"tssh/netnode/coord"
 	"tssh/netnode/netmap"
+	"tssh/recording/store"
 )
 
 // options are the flags of `tsshub serve`, checked.
@@ -21,8 +22,11 @@ type options struct {
 	range4                           netip.Prefix // of a new mesh; invalid: the usual
 	db                               string       // file, empty: in the state folder
 	recordings                       string       // folder, empty: in the state folder
-	replay                           string       // loopback address of the replay page, empty: none
-	udpPort                          int          // of the hub's own node
+	bucket                           string       // URL of --recordings s3://...
+	cache                            int64        // MiB of it kept in the folder
+	retention                        []store.Rule
+	replay                           string // loopback address of the replay page, empty: none
+	udpPort                          int    // of the hub's own node
 	roles                            map[string]bool
 	stunListen                       string // UDP address of STUN; empty: the usual port, or any
 	relayRate                        int64  // bytes a second that one node may send through the relay; 0: the default
@@ -43,6 +47,12 @@ func parseServe(args []string) (o options, err error) {
 	fs.StringVar(&o.policy, "policy", "", "")
 	db := fs.String("db", "", "")
 	rec := fs.String("recordings", "", "")
+	fs.Int64Var(&o.cache, "recordings-cache", 10<<10, "")
+	fs.Func("retention", "", func(s string) error {
+		r, err := store.ParseRule(s)
+		o.retention = append(o.retention, r)
+		return err
+	})
 	fs.StringVar(&o.replay, "replay", "", "")
 	fs.Func("range4", "", func(s string) (err error) {
 		if o.range4, err = netip.ParsePrefix(s); err != nil {
@@ -116,10 +126,13 @@ func parseServe(args []string) (o options, err error) {
 	}
 	if *rec != "" {
 		u, err := url.Parse(*rec)
-		if err != nil || u.Scheme != "file" || u.Host != "" || !filepath.IsAbs(u.Path) {
+		if err == nil && u.Scheme == "s3" && u.Host != "" {
+			o.bucket = *rec
+		} else if err != nil || u.Scheme != "file" || u.Host != "" || !filepath.IsAbs(u.Path) {
 			return o, errRecordings(*rec)
+		} else {
+			o.recordings = u.Path
 		}
-		o.recordings = u.Path
 	}
 	o.roles = map[string]bool{}
 	for _, r := range strings.Split(*roles, ",") {

@@ -66,12 +66,14 @@ func startCoord(h *hub) (func(context.Context) error, error) {
 func startRecorder(h *hub) (func(context.Context) error, error) {
 	r, err := openRooms(roomsConfig{
 		State: h.dir.path, Recordings: h.opt.recordingsDir(h.dir), Coord: h.coord, Key: h.dir.key,
+		Bucket: h.opt.bucket, CacheBytes: h.opt.cache << 20, Retention: h.opt.retention,
 		Audit: h.audit.Append, UDPPort: h.opt.udpPort, Log: h.log.With("part", "recorder"),
 	})
 	if err != nil {
 		return nil, errStart(err)
 	}
 	r.mount(h.tls)
+	h.rooms.Store(r)
 	var replay net.Listener
 	if h.opt.replay != "" {
 		if replay, err = net.Listen("tcp", h.opt.replay); err != nil {

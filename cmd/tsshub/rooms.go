@@ -44,6 +44,9 @@ type rooms struct {
 type roomsConfig struct {
 	State      string // the hub's
 	Recordings string // folder
+	Bucket     string // URL of the bucket where complete recordings go too; "" for none
+	CacheBytes int64  // so much of the bucket is kept in the folder
+	Retention  []store.Rule
 	Coord      *coord.Server
 	Key        netmap.ControlKey
 	Audit      func(audit.Entry) error
@@ -54,8 +57,12 @@ type roomsConfig struct {
 
 func openRooms(c roomsConfig) (*rooms, error) {
 	r := &rooms{cfg: c}
-	var err error
-	r.store, err = store.Open(store.Config{Dir: c.Recordings, MaxBytesPerHost: c.Quota, MinFree: 256 << 20, Check: r.claims, Log: c.Log})
+	bucket, err := openBucket(c.Bucket)
+	if err != nil {
+		return nil, err
+	}
+	r.store, err = store.Open(store.Config{Bucket: bucket, CacheBytes: c.CacheBytes, Retention: c.Retention, Key: c.Key.Signer(), Deleting: r.deleting,
+		Dir: c.Recordings, MaxBytesPerHost: c.Quota, MinFree: 256 << 20, Check: r.claims, Log: c.Log})
 	if err != nil {
 		return nil, fmt.Errorf("recordings: %w", err)
 	}
@@ -103,6 +110,7 @@ func (r *rooms) run(ctx context.Context, tlsAddr string, l net.Listener, announc
 	defer wg.Wait()
 	defer cancel()
 	wg.Go(func() { search.Run(ctx) }) // ends with ctx
+	wg.Go(func() { r.keep(ctx) })     // ends with ctx
 	var errs [2]error
 	if l != nil {
 		wg.Go(func() { // ends with ctx

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -41,7 +42,8 @@ type hub struct {
 	tls *http.ServeMux
 	// listen is where the TLS port is, as this process reaches it itself.
 	listen net.Addr
-	ctx    context.Context // ends when the hub stops
+	ctx    context.Context       // ends when the hub stops
+	rooms  atomic.Pointer[rooms] // nil without recordings here
 }
 
 const stopTime = 10 * time.Second

@@ -17,9 +17,10 @@ import (
 
 const usage = `usage:
   tsshub serve --state DIR [--listen :8443] [--url https://HUB:8443] [--mesh NAME] [--policy FILE]
-               [--db sqlite:FILE] [--recordings file:///DIR] [--roles coord,relay,recorder]
+               [--db sqlite:FILE] [--recordings file:///DIR|s3://BUCKET?...] [--roles coord,relay,recorder]
                [--replay 127.0.0.1:8080] [--udp-port N] [--stun-listen :3478] [--relay-rate BYTES]
                [--node-expiry 180d|never] [--ephemeral-grace 10m] [--restored]
+               [--retention 90d|tag:NAME=365d|...=forever]... [--recordings-cache MiB]
                [--range4 100.64.0.0/10]          # of a new mesh: docs/hub.md says how to choose
   tsshub serve --roles relay --state DIR --join-file FILE|- [--hostname NAME] [--listen :443] [--url https://RELAY:443]
   tsshub status
@@ -33,6 +34,7 @@ const usage = `usage:
   tsshub relay list | add NAME --url https://HOST:PORT [--key KEY | --cert-sha256 HEX] [--stun PORT] | remove NAME
   tsshub backup FILE|- [--with-key]
   tsshub rotate-key [--db sqlite:FILE]      # while the hub is stopped
+  tsshub recording list [--words WORDS] | hold ID --reason TEXT | release ID --reason TEXT | delete ID --reason TEXT | rebuild
   tsshub audit [--since T] [--host NAME]
 every command but serve takes --state DIR, and --json for programs
 `
@@ -179,11 +181,8 @@ func sayReplay(w io.Writer, url string) {
 	fmt.Fprintf(w, "tsshub: replay page, for whoever has this address: %s\n", url)
 }
 
-func errRecordings(v string) error {
-	if strings.HasPrefix(v, "s3:") {
-		return &trouble{say: "recordings in S3 are not there yet", hint: "use a folder: --recordings file:///DIR"}
-	}
-	return usageError{"serve: --recordings is of the form file:///DIR"}
+func errRecordings(string) error {
+	return usageError{"serve: --recordings is of the form file:///DIR or s3://BUCKET?region=REGION[&endpoint=https://HOST&use_path_style=true]"}
 }
 
 func errStart(err error) error {

@@ -388,3 +388,24 @@ func (s *Store) addAway(id string, c sidecar) {
 	s.add(r)
 	s.mu.Unlock()
 }
+
+// Relist looks again for recordings, in the folder and in the bucket, that are not in the
+// list, and says how many it found.
+func (s *Store) Relist(ctx context.Context) (int, error) {
+	before := s.count()
+	err := s.rebuild()
+	if err == nil {
+		s.listed.Store(false)
+		err = s.listBucket(ctx)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("store: relist: %w", err)
+	}
+	return s.count() - before, nil
+}
+
+func (s *Store) count() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.recs)
+}

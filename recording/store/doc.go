@@ -27,6 +27,27 @@
 // is shown, the rest is left where it is, and nothing more is appended: that is for a person to
 // look at.
 //
+// # Holds, deletions, retention
+//
+// ID.hold, {"by","reason","at"}, keeps a recording from being deleted. Delete writes ID.gone, a
+// Tombstone that Config.Key signs, before it removes anything, and after Config.Deleting (the
+// audit log) has agreed; Open finishes a deletion that a crash broke off. What was made of a
+// recording must be beside it, as ID.something, to go with it. An id that has a tombstone is
+// never taken in again. Rules of retention are by tag; the longest that matches counts.
+//
+// # Bucket
+//
+// With Config.Bucket (gocloud.dev/blob, so a folder, S3 and what speaks like it; the driver is
+// the program's choice) the folder is where recordings are made and the bucket where they stay:
+//
+//	2026/11/ID.tsr   the recording, byte for byte; uploaded when complete, size and MD5 compared
+//	2026/11/ID.json  its summary; may be deleted, the recording is then read instead
+//	2026/11/ID.hold  2026/11/ID.gone   as in the folder
+//
+// Above CacheBytes the oldest copies in the folder go; they are fetched when somebody looks, and
+// believed only if they verify and are complete. An acknowledgement to a host says that a recording
+// is durable in the folder, not that the bucket has it.
+//
 // # Limits
 //
 // Bytes per host, bytes in all, and bytes that stay free on the disk, of which no host takes

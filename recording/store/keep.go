@@ -347,7 +347,9 @@ func (s *Store) Tombstones() ([]Tombstone, error) {
 // loadKept takes holds and tombstones into account for a recording that is in the folder.
 func (s *Store) loadKept(r *rec) error {
 	if _, err := os.Stat(besides(r.path, ".gone")); err == nil {
+		s.mu.Lock()
 		s.gone[r.id] = true
+		s.mu.Unlock()
 		return errors.Join(removeBesides(r.path), errors.New("it was deleted; what was left of it is removed now"))
 	}
 	var h Hold

@@ -64,7 +64,9 @@ func (s *Store) rebuild() error {
 		return err
 	}
 	for _, f := range gone {
+		s.mu.Lock()
 		s.gone[strings.TrimSuffix(filepath.Base(f), ".gone")] = true
+		s.mu.Unlock()
 	}
 	return filepath.WalkDir(s.cfg.Dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -76,6 +78,9 @@ func (s *Store) rebuild() error {
 		}
 		if !d.Type().IsRegular() || !recording.ValidID(id) {
 			s.cfg.Log.Warn("not a recording of ours", "path", path)
+			return nil
+		}
+		if r, known := s.get(id); known && r.path == path {
 			return nil
 		}
 		if err := s.load(path, id); err != nil {
