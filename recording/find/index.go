@@ -235,7 +235,7 @@ func (x *Index) add(ctx context.Context, s *store.Summary) error {
 	defer put.Close()
 	line := func(ch uint32, at time.Duration, text string) error {
 		row++
-		_, err := put.ExecContext(ctx, row, text, rec, ch, at.Milliseconds())
+		_, err := put.ExecContext(ctx, row, text, rec, ch, (at + time.Millisecond - time.Microsecond).Milliseconds())
 		return err
 	}
 	for _, c := range t.Commands {

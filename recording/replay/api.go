@@ -31,6 +31,7 @@ type (
 		Type         string    `json:"type"`
 		Command      string    `json:"command,omitempty"`
 		Channels     int       `json:"channels"`
+		PTY          bool      `json:"pty,omitempty"`
 		Exit         *exitJSON `json:"exit,omitempty"`
 		Cause        string    `json:"cause,omitempty"`
 		Size         int64     `json:"size"`
@@ -192,7 +193,7 @@ func summarize(id policy.Identity, s *store.Summary) summaryJSON {
 	first := s.Main()
 	out := summaryJSON{
 		ID: s.Meta.ID, Start: s.Meta.Start, Duration: s.Duration.Seconds(), Host: s.Meta.Host, Src: s.Meta.Src, Who: person(s),
-		LocalUser: s.Meta.LocalUser, Type: first.Type, Command: first.Command, Channels: s.Opened, Exit: exit(first.Exit),
+		LocalUser: s.Meta.LocalUser, Type: first.Type, Command: first.Command, Channels: s.Opened, PTY: first.PTY, Exit: exit(first.Exit),
 		Size: s.Size, Complete: s.Complete, Live: s.Live, Mine: mine(id, s), SelfAttested: s.Meta.SelfAttested,
 	}
 	if s.End != nil {

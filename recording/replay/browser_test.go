@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -70,6 +71,9 @@ func fill(t *testing.T, w *world, clock *time.Time) (ids map[string]string, grow
 		s.json(1, recording.KindOpen, recording.Open{Type: "exec", Command: "ansible-playbook site.yml"})
 		s.wait(95*time.Minute).data(1, recording.KindOutput, "ok=42 changed=3\n").json(1, recording.KindExit, recording.Exit{Status: 0}).data(1, recording.KindClose, "")
 	})
+	for i := range 5 {
+		add(fmt.Sprintf("batch%d", i), meta("ci@example.com", "ci", "build", start(6*time.Hour+time.Duration(i)*time.Minute)), ran("make check"))
+	}
 	part("cut", meta("bob@example.com", "bob", "web", start(5*time.Hour)), shell)
 	*clock = clock.Add(10 * time.Minute)
 	live := part("live", meta("alice@example.com", "deploy", "db1", start(4*time.Minute)), shell)
@@ -100,13 +104,16 @@ func TestBrowser(t *testing.T) {
 	}
 	w.store = s
 	ids, grow := fill(t, w, &clock)
+	w.searchable()
 	shots := os.Getenv("SCREENSHOTS")
 	if shots == "" {
 		shots = t.TempDir()
 	}
 	input := map[string]any{"ids": ids, "nasty": nasty, "shots": shots, "profile": filepath.Join(t.TempDir(), "profile")}
 	for name, who := range map[string]policy.Identity{"admin": root, "alice": alice} {
-		srv := httptest.NewServer(w.newViewer(who))
+		v := w.newViewer(who)
+		v.cfg.Search = w.viewer.cfg.Search
+		srv := httptest.NewServer(v)
 		defer srv.Close()
 		input[name] = srv.URL
 	}
@@ -143,7 +150,7 @@ func TestBrowser(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if steps < 20 {
+	if steps < 25 {
 		t.Fatalf("only %d steps were made", steps)
 	}
 }

@@ -13,6 +13,7 @@
 //
 //	/                                  the list
 //	/r/ID?t=12.5&c=1&speed=2           the player, at a second, on a channel
+//	/search?q=WORDS                    search over all recordings
 //	/assets/NAME                       parts of the page
 //	/api/recordings?q=WORDS&own=1&before=ID
 //	                                   {"viewer":{who,node},"recordings":[summary...],"next":ID}
@@ -21,6 +22,12 @@
 //	/api/recordings/ID/file            the recording itself, .tsr
 //	/api/recordings/ID/cast?version=3&channel=1
 //	                                   asciicast 3 or 2
+//	/api/recordings/ID/transcript?from=N
+//	                                   {"commands":[],"marks":[],"lines":[],"total":N}: package recording/transcript
+//	/api/recordings/ID/search?q=Q&re=1 {"lines":[...]}: parts of words, or a regular expression (RE2)
+//	/api/recordings/ID/text            the transcript as a text file
+//	/api/recordings/ID/screen          {"cols","rows","lines"}: what the terminal showed last
+//	/api/search?q=WORDS&before=N       {"recordings":[summary with "lines"...],"next":N}: package recording/find
 //
 // GET only. Times in JSON are seconds since the recording's start, bytes are base64. A refusal
 // is {"error":"A sentence."}. The exact fields are the structs in api.go, and web/src/api.ts.
@@ -44,7 +51,9 @@
 //	recording.open       description and index
 //	recording.view       with "from", the second at which somebody began to watch; again when they
 //	                     jump elsewhere
-//	recording.download   with "as", tsr or cast
+//	recording.download   with "as", tsr, cast or text
+//	recording.transcript
+//	recording.search     with "q"; of one recording, or of all one may see
 //	recording.denied
 //
 // What goes on (a page that refreshes itself, frame after frame) is one entry in ten minutes.

@@ -127,7 +127,10 @@ type (
 	}
 )
 
-func seconds(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }
+// seconds rounds up: at that second the line is there.
+func seconds(d time.Duration) float64 {
+	return float64((d + time.Millisecond - time.Microsecond).Milliseconds()) / 1000
+}
 
 func lineOf(l transcript.Line) lineJSON {
 	return lineJSON{l.Channel, seconds(l.At), l.Text, l.Command, l.Stderr}

@@ -67,7 +67,7 @@ type Limits struct {
 const (
 	quiet       = 200 * time.Millisecond
 	pause       = 50 * time.Millisecond // which a prompt stands at least before the first key
-	long        = time.Second // after which the row with the cursor counts as written
+	long        = time.Second           // after which the row with the cursor counts as written
 	recent      = 4096
 	maxText     = 1024 // bytes of a line or a command that are kept
 	maxScreens  = 64   // channels that are read; more are not
@@ -121,10 +121,12 @@ func newBuilder(lim Limits) *builder {
 type channel struct {
 	n       uint32
 	screen  *term.Term
-	at      time.Duration // of the last event applied
-	dirty   bool          // something was written since the rows were looked at
-	command int           // the one that runs, -1 if none
-	exec    int           // the one the channel was opened for, -1 for a shell
+	at      time.Duration   // of the last event applied
+	written []time.Duration // of each row, when the cursor was last in it
+	from    int             // the first row that the event being applied may have written to
+	dirty   bool            // something was written since the rows were looked at
+	command int             // the one that runs, -1 if none
+	exec    int             // the one the channel was opened for, -1 for a shell
 	seen    map[uint64]struct{}
 	order   []uint64 // of seen, a ring
 	next    int
@@ -156,7 +158,9 @@ func (b *builder) event(e recording.Event) {
 		}
 		b.still(c, e.At)
 		c.at = e.At
+		_, c.from, _ = c.screen.Cursor()
 		b.write(c, e.Data)
+		c.wrote()
 	case recording.KindResize:
 		var s recording.Resize
 		if json.Unmarshal(e.Data, &s) != nil {
@@ -305,10 +309,32 @@ func (b *builder) line(c *channel, at time.Duration, text string, stderr bool) {
 
 // scrolled gets a line that leaves the screen at its top.
 func (b *builder) scrolled(c *channel, line string) {
-	b.line(c, c.at, line, false)
+	at := c.at
+	if c.from > 0 && len(c.written) > 0 {
+		at = c.written[0] // it was in view since then, and is not any more
+	}
+	b.line(c, at, line, false)
+	if len(c.written) > 0 {
+		copy(c.written, c.written[1:])
+		c.written[len(c.written)-1] = c.at
+	}
+	c.from--
 	c.inputY--
 	if c.promptY--; c.promptY < -1 {
 		c.promptY = -1
+	}
+}
+
+// wrote notes when the rows were written that the cursor went through.
+func (c *channel) wrote() {
+	_, rows := c.screen.Size()
+	_, y, _ := c.screen.Cursor()
+	for len(c.written) < rows {
+		c.written = append(c.written, c.at)
+	}
+	c.written = c.written[:rows]
+	for i := max(0, min(c.from, y)); i <= max(c.from, y) && i < rows; i++ {
+		c.written[i] = c.at
 	}
 }
 

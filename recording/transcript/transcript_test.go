@@ -124,6 +124,19 @@ func TestWhatWasNotSeenIsNotThere(t *testing.T) {
 	same(t, "lines", texts(p.done()), "shown\neditor text\nsecond\nother")
 }
 
+// TestALineIsInViewAtItsTime: also one that was taken when it scrolled away.
+func TestALineIsInViewAtItsTime(t *testing.T) {
+	p := newTape().json(1, recording.KindOpen, recording.Open{Type: "shell", PTY: true, Cols: 40, Rows: 5})
+	for i := range 30 {
+		p.wait(100 * time.Millisecond).out(fmt.Sprintf("line %d\r\n", i))
+	}
+	for i, l := range p.done().Lines {
+		if want := time.Duration(i+1) * 100 * time.Millisecond; l.At < want || l.At > want+400*time.Millisecond || l.At > 3*time.Second {
+			t.Errorf("%s at %v, written at %v", l.Text, l.At, want)
+		}
+	}
+}
+
 // TestAnyChunking: it does not matter how the bytes were divided.
 func TestAnyChunking(t *testing.T) {
 	text := "\x1b]133;A\x07$ \x1b]133;B\x07ls \xc3\xa9\r\n\x1b]133;C\x07größe 🚀\r\n\x1b[31mred\x1b[0m\r\n\x1b]133;D;3\x1b\\\x1b]133;A\x07$ "

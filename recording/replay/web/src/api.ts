@@ -14,6 +14,7 @@ export interface Summary {
   type: string; // shell, exec, sftp or ""
   command?: string;
   channels: number;
+  pty?: boolean; // its first channel has a terminal
   exit?: Exit;
   cause?: string;
   size: number;
@@ -108,6 +109,33 @@ export async function frame(id: string, n: number): Promise<Frame> {
     keyframes: (f.keyframes ?? []).map((k: any) => ({ channel: k.channel, cols: k.cols, rows: k.rows, data: bytes(k.data) })),
     events: (f.events ?? []).map((e: any) => ({ t: e.t, ch: e.ch, k: e.k, j: e.j, data: e.d === undefined ? undefined : bytes(e.d) })),
   };
+}
+
+export interface TextLine { ch: number; t: number; text: string; command: number; stderr?: boolean }
+export interface Command { ch: number; t: number; end?: number; text: string; source: string; exit?: number; signal?: string }
+export interface Mark { ch: number; t: number; kind: string; text: string }
+export interface Transcript { commands: Command[]; marks: Mark[]; lines: TextLine[]; total: number; until?: number }
+export interface Hit extends Summary { lines: TextLine[]; more?: boolean }
+export interface LastScreen { cols: number; rows: number; lines: string[] }
+
+export function transcript(id: string, from: number): Promise<Transcript> {
+  return get(`/api/recordings/${encodeURIComponent(id)}/transcript?from=${from}`);
+}
+
+export function searchIn(id: string, q: string, regex: boolean): Promise<{ lines: TextLine[]; more?: boolean; until?: number }> {
+  const p = new URLSearchParams({ q });
+  if (regex) p.set("re", "1");
+  return get(`/api/recordings/${encodeURIComponent(id)}/search?${p}`);
+}
+
+export function search(q: string, before?: string): Promise<{ recordings: Hit[]; next?: string }> {
+  const p = new URLSearchParams({ q });
+  if (before) p.set("before", before);
+  return get(`/api/search?${p}`);
+}
+
+export function screen(id: string): Promise<LastScreen> {
+  return get(`/api/recordings/${encodeURIComponent(id)}/screen`);
 }
 
 function bytes(base64: string): Uint8Array {

@@ -7,6 +7,7 @@ import { adoptStyles } from "./csp";
 import { h, replace } from "./dom";
 import { showList } from "./list";
 import { showPlayer } from "./player";
+import { showSearch } from "./search";
 
 const main = document.getElementById("main")!;
 
@@ -15,6 +16,7 @@ async function start() {
   const match = /^\/r\/([^/]+)\/?$/.exec(location.pathname);
   try {
     if (match) await showPlayer(main, decodeURIComponent(match[1]));
+    else if (location.pathname === "/search") await showSearch(main);
     else await showList(main);
   } catch (err) {
     showRefusal(err, match !== null);

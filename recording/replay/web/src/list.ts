@@ -11,7 +11,7 @@ export async function showList(main: HTMLElement): Promise<void> {
   let text = params.get("q") ?? "";
   let own = params.get("own") === "1";
 
-  const box = h("input", { type: "search", id: "filter", placeholder: "person, host, user, command\u2026", autocomplete: "off", spellcheck: "false", value: text, "aria-label": "filter recordings" });
+  const box = h("input", { type: "search", id: "filter", placeholder: "words, or who: host: as: tag: kind: cmd: exit:!0 after:2026-11-01 is:live", title: "words must occur in person, host, account, command or id. Terms: who: host: as: from: tag: kind: cmd: exit: after: before: longer: is:live is:interactive", autocomplete: "off", spellcheck: "false", value: text, "aria-label": "filter recordings" });
   const all = h("button", { type: "button", "aria-pressed": String(!own) }, "All I may see");
   const mine = h("button", { type: "button", "aria-pressed": String(own) }, "Mine");
   const rows = h("tbody", null);
@@ -22,6 +22,17 @@ export async function showList(main: HTMLElement): Promise<void> {
   let next: string | undefined;
   let pending: AbortController | undefined;
   let live = false;
+  let pictures = params.get("pics") === "1";
+  const pics = h("button", { type: "button", class: "toggle", "aria-pressed": String(pictures), title: "the last screen of each" }, "Pictures");
+  // A picture is asked for when its row comes into view.
+  const inView = new IntersectionObserver((entries) => {
+    for (const e of entries) {
+      if (!e.isIntersecting) continue;
+      inView.unobserve(e.target);
+      const row = e.target as HTMLElement;
+      api.screen(row.dataset.id!).then((s) => picture(row, s), () => {});
+    }
+  }, { rootMargin: "200px" });
 
   async function load(older: boolean) {
     pending?.abort();
@@ -33,8 +44,12 @@ export async function showList(main: HTMLElement): Promise<void> {
       replace(rows);
       live = false;
     }
+    let fold: Fold | undefined;
     for (const r of page.recordings) {
-      rows.append(row(r));
+      const tr = row(r);
+      fold = fold?.takes(r) ? fold : new Fold(r);
+      fold.add(rows, tr);
+      if (pictures) inView.observe(tr);
       live ||= r.live;
     }
     next = page.next;
@@ -49,6 +64,7 @@ export async function showList(main: HTMLElement): Promise<void> {
     const p = new URLSearchParams();
     if (text) p.set("q", text);
     if (own) p.set("own", "1");
+    if (pictures) p.set("pics", "1");
     history.replaceState(null, "", p.size ? `/?${p}` : "/");
     mine.setAttribute("aria-pressed", String(own));
     all.setAttribute("aria-pressed", String(!own));
@@ -72,6 +88,11 @@ export async function showList(main: HTMLElement): Promise<void> {
   mine.addEventListener("click", () => { own = true; refilter(); });
   all.addEventListener("click", () => { own = false; refilter(); });
   more.addEventListener("click", () => run(load(true)));
+  pics.addEventListener("click", () => {
+    pictures = !pictures;
+    pics.setAttribute("aria-pressed", String(pictures));
+    refilter();
+  });
   document.addEventListener("keydown", (e) => {
     if (e.key === "/" && document.activeElement !== box) {
       e.preventDefault();
@@ -82,12 +103,52 @@ export async function showList(main: HTMLElement): Promise<void> {
   await load(false);
   document.title = "Recordings";
   replace(main, h("section", { class: "listing" },
-    h("div", { class: "tools" }, box, h("div", { class: "switch", role: "group", "aria-label": "whose" }, all, mine)),
+    h("div", { class: "tools" }, box, h("div", { class: "switch", role: "group", "aria-label": "whose" }, all, mine), pics),
     table, note, more));
   window.setInterval(() => {
     // Only the first page is refreshed: reading further down must not be disturbed.
     if (live && !document.hidden && !text && rows.childElementCount <= 100) run(load(false));
   }, REFRESH);
+}
+
+// Fold gathers neighbours that no person typed at: commands and copies of one person on one host
+// as one account. More than three of them are one line until it is opened.
+class Fold {
+  private rows: HTMLElement[] = [];
+  private head: HTMLElement | undefined;
+  private open = false;
+
+  constructor(private first: api.Summary) {}
+
+  takes(r: api.Summary): boolean {
+    const f = this.first;
+    const still = (x: api.Summary) => !x.pty && !x.live && x.type !== "";
+    return still(f) && still(r) && r.who === f.who && r.host === f.host && r.local_user === f.local_user && r.src === f.src;
+  }
+
+  add(body: HTMLElement, tr: HTMLElement): void {
+    this.rows.push(tr);
+    body.append(tr);
+    if (this.rows.length > 3 && !this.open) this.draw();
+  }
+
+  private draw(): void {
+    const f = this.first;
+    const button = h("button", { type: "button", "aria-expanded": String(this.open), on: { click: () => { this.open = !this.open; this.draw(); } } },
+      `${this.rows.length} commands and copies of ${f.who || f.src} as ${f.local_user} on ${f.host}`);
+    const head = h("tr", { class: "fold" }, h("td", { colspan: "6" }, button));
+    if (this.head) this.head.replaceWith(head);
+    else this.rows[0].before(head);
+    this.head = head;
+    for (const r of this.rows) r.hidden = !this.open;
+    if (this.open) button.focus();
+  }
+}
+
+function picture(row: HTMLElement, s: api.LastScreen): void {
+  if (s.lines.length === 0) return;
+  const tall = Math.max(0, s.lines.length - 12);
+  row.querySelector(".what")?.append(h("pre", { class: "thumb", "aria-label": "last screen" }, s.lines.slice(tall).map((l) => l.slice(0, 100)).join("\n")));
 }
 
 function row(r: api.Summary): HTMLElement {

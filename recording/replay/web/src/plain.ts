@@ -34,12 +34,21 @@ export class Output implements View {
   }
 
   apply(e: Happening): void {
+    if (e.k === "bulk" && e.j && (!e.j.bytes || e.j.ends)) {
+      const words = e.j.bytes ? `${size(Number(e.j.bytes))} of ${e.j.stream} are not kept here, SHA-256 ${e.j.sha256}${e.j.tail ? "; the end follows" : ""}` : `what follows of ${e.j.stream} is counted and hashed, not kept`;
+      this.put("elided", `\n\u22ef ${visible(words)} \u22ef\n`);
+    }
+    if (e.k === "gap" && e.j) this.put("elided", `\n\u22ef ${size(Number(e.j.bytes))} are missing: ${visible(String(e.j.why ?? ""))} \u22ef\n`);
     if ((e.k !== "output" && e.k !== "stderr" && e.k !== "input") || !e.data) return;
     let d = this.decoders.get(e.k);
     if (!d) this.decoders.set(e.k, (d = new TextDecoder()));
     const text = visible(d.decode(e.data, { stream: true }));
     if (!text) return;
-    const part = { kind: e.k, text };
+    this.put(e.k, text);
+  }
+
+  private put(kind: string, text: string): void {
+    const part = { kind, text };
     this.parts.push(part);
     this.fresh.push(part);
     this.chars += text.length;

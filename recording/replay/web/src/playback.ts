@@ -143,6 +143,10 @@ export class Playback {
     this.view.attach();
   }
 
+  text(): string {
+    return this.view?.text() ?? "";
+  }
+
   seek(to: number): Promise<void> {
     this.following = false;
     return this.jump(to);

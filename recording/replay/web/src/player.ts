@@ -4,6 +4,7 @@ import * as api from "./api";
 import { h, replace } from "./dom";
 import { clock, length, size, wall, when } from "./format";
 import { ending } from "./list";
+import { Notes } from "./notes";
 import { Playback, SPEEDS } from "./playback";
 import { Recording } from "./recording";
 import { Timeline } from "./timeline";
@@ -22,6 +23,11 @@ const KEYS: [string, string][] = [
   ["W", "time of day or time since the start"],
   ["C", "next channel"],
   ["F", "whole screen"],
+  ["/", "find on the screen"],
+  ["N, Shift N", "next, previous hit"],
+  ["[ ]", "previous, next command"],
+  ["T", "transcript"],
+  ["Y", "copy the text in view"],
   ["?", "these keys"],
 ];
 
@@ -41,6 +47,8 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
   const channel = h("select", { class: "channel", "aria-label": "channel", title: "channel (C)" });
   const goLive = h("button", { type: "button", class: "toggle golive", hidden: true }, "Go live");
   const full = h("button", { type: "button", class: "toggle full", title: "whole screen (F)" }, "Full screen");
+  const textButton = h("button", { type: "button", class: "toggle text", title: "transcript (T)", "aria-pressed": "false" }, "Transcript");
+  const copyButton = h("button", { type: "button", class: "toggle copy", title: "copy the text in view (Y)" }, "Copy");
   const helpButton = h("button", { type: "button", class: "toggle keys", title: "keys (?)", "aria-label": "keys" }, "?");
   const state = h("p", { class: "banner", role: "status", hidden: true });
   const problem = h("p", { class: "banner bad", role: "alert", hidden: true });
@@ -82,12 +90,46 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
   let skippedTimer = 0;
   const line = new Timeline((t) => player.seek(t));
 
+  const notes = new Notes(id, {
+    seek: (t, ch) => {
+      if (ch !== player.channel && d().channel_list.some((c) => c.n === ch)) player.setChannel(ch);
+      void player.seek(t);
+    },
+    ticks: (marks, hits) => line.ticks(marks, hits),
+    changed: () => {
+      textButton.setAttribute("aria-pressed", String(notes.open));
+      remember();
+    },
+    now: () => player.t,
+  });
+
+  async function copyText() {
+    const text = player.text();
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      // Over plain http there is no clipboard object, but there is this.
+      const area = h("textarea", { class: "offscreen", "aria-hidden": "true" }, text);
+      document.body.append(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+    }
+    skipped.textContent = "Copied";
+    skipped.hidden = false;
+    clearTimeout(skippedTimer);
+    skippedTimer = window.setTimeout(() => (skipped.hidden = true), 1200);
+  }
+
   function remember() {
     const p = new URLSearchParams();
-    if (player.t > 0.05) p.set("t", player.t.toFixed(1));
+    if (player.t > 0.05) p.set("t", String(Math.ceil(player.t * 100) / 100)) // never before what is in view;
     if (player.channel !== player.firstChannel) p.set("c", String(player.channel));
     if (player.speed !== 1) p.set("speed", String(player.speed));
     if (!player.skipIdle) p.set("idle", "1");
+    if (notes.query) p.set("q", notes.query);
+    if (notes.regex) p.set("re", "1");
+    if (notes.open) p.set("text", "1");
     history.replaceState(null, "", p.size ? `?${p}` : location.pathname);
   }
 
@@ -114,12 +156,13 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
       h("span", { class: "dim when" }, `${when(s.start)} \u00b7 ${size(s.size)}`),
       h("span", { class: "files-out" },
         s.channel_list.some((c) => c.type !== "sftp") && h("a", { href: `/api/recordings/${encodeURIComponent(id)}/cast?version=3`, download: `${id}.cast` }, ".cast"),
+        h("a", { href: `/api/recordings/${encodeURIComponent(id)}/text`, download: `${id}.txt` }, ".txt"),
         h("a", { href: `/api/recordings/${encodeURIComponent(id)}/file`, download: `${id}.tsr` }, ".tsr"))),
     command, state, problem,
     h("div", { class: "frame" }, stage, skipped),
     line.el,
-    h("div", { class: "controls" }, playButton, time, h("span", { class: "space" }), channel, goLive, speed, idle, full, helpButton),
-    about(s), help));
+    h("div", { class: "controls" }, playButton, time, h("span", { class: "space" }), channel, goLive, speed, idle, textButton, copyButton, full, helpButton),
+    notes.find, notes.text, about(s), help));
 
   playButton.addEventListener("click", () => player.toggle());
   time.addEventListener("click", () => { wallClock = !wallClock; player.tell(); });
@@ -127,9 +170,15 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
   idle.addEventListener("click", () => player.setSkipIdle(!player.skipIdle));
   channel.addEventListener("change", () => player.setChannel(Number(channel.value)));
   goLive.addEventListener("click", () => void player.follow());
+  textButton.addEventListener("click", () => run(notes.show(!notes.open)));
+  copyButton.addEventListener("click", () => void copyText());
   full.addEventListener("click", () => wholeScreen());
   helpButton.addEventListener("click", () => help.showModal());
   window.addEventListener("pagehide", remember);
+
+  function run(work: Promise<void>) {
+    work.catch((err) => player.hooks.failed(err));
+  }
 
   function wholeScreen() {
     if (document.fullscreenElement) void document.exitFullscreen();
@@ -158,6 +207,12 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
       w: () => { wallClock = !wallClock; player.tell(); },
       c: () => player.nextChannel(),
       f: wholeScreen,
+      "/": () => notes.focus(),
+      n: () => notes.hit(e.shiftKey ? -1 : 1),
+      "[": () => notes.command(-1),
+      "]": () => notes.command(1),
+      t: () => run(notes.show(!notes.open)),
+      y: () => void copyText(),
       "?": () => help.showModal(),
     };
     const key = e.key.length === 1 ? e.key.toLowerCase() : e.key;
@@ -167,6 +222,8 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
     fn();
   });
 
+  notes.query = params.get("q") ?? "";
+  notes.regex = params.get("re") === "1";
   describe();
   const known = (v: string | null, ok: (n: number) => boolean): number | undefined => (v !== null && v !== "" && ok(Number(v)) ? Number(v) : undefined);
   await player.open({
@@ -176,11 +233,16 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
     t: known(params.get("t"), (n) => Number.isFinite(n) && n >= 0),
   });
 
+  // The recorder reads the whole recording for these, so they come after the picture.
+  run(notes.load().then(() => (params.get("q") ? notes.search(params.get("q")!, params.get("re") === "1") : undefined)));
+  if (params.get("text") === "1") run(notes.show(true));
+
   const follow = async () => {
     try {
       if (!document.hidden && (await rec.grow())) {
         describe();
         player.grown();
+        if (!d().live) run(notes.reload());
       }
       player.hooks.recovered();
     } catch (err) {

@@ -6,6 +6,10 @@ import type { FrameInfo } from "./api";
 
 export const IDLE = 3; // seconds without an event that count as idle
 
+export interface Mark { t: number; kind: string; text: string }
+
+const COLOURS: Record<string, string> = { command: "--accent", failed: "--bad", resize: "--dim", gap: "--bad" };
+
 export class Timeline {
   readonly el: HTMLElement;
   private canvas = h("canvas", { "aria-hidden": "true" });
@@ -16,6 +20,8 @@ export class Timeline {
   private t = 0;
   private skipping = true;
   private frames: FrameInfo[] = [];
+  private marks: Mark[] = [];
+  private hits: number[] = [];
 
   constructor(private seek: (t: number) => void) {
     this.el = h("div", { class: "timeline", role: "slider", tabindex: "0", "aria-label": "position", "aria-valuemin": "0" }, this.canvas, this.tip);
@@ -28,7 +34,8 @@ export class Timeline {
     this.el.addEventListener("pointermove", (e) => {
       const t = this.timeAt(e);
       this.tip.hidden = false;
-      this.tip.textContent = clock(t);
+      const mark = this.markNear(t);
+      this.tip.textContent = mark ? `${clock(mark.t)} ${mark.text.slice(0, 120)}` : clock(t);
       this.tip.style.left = `${(100 * t) / (this.duration || 1)}%`;
       if (dragging) this.seek(t);
     });
@@ -70,6 +77,24 @@ export class Timeline {
     this.bars = bars;
     this.el.setAttribute("aria-valuemax", String(Math.round(duration)));
     this.draw();
+  }
+
+  // ticks sets what is marked: commands and other events above, hits of a search through the bar.
+  ticks(marks: Mark[], hits: number[]): void {
+    this.marks = marks;
+    this.hits = hits;
+    this.el.dataset.marks = String(marks.length);
+    this.el.dataset.hits = String(hits.length);
+    this.draw();
+  }
+
+  private markNear(t: number): Mark | undefined {
+    const reach = ((this.duration || 1) / Math.max(1, this.el.clientWidth)) * 5;
+    let best: Mark | undefined;
+    for (const m of this.marks) {
+      if (Math.abs(m.t - t) <= reach && (!best || Math.abs(m.t - t) < Math.abs(best.t - t))) best = m;
+    }
+    return best;
   }
 
   at(t: number, skipping: boolean): void {
@@ -124,6 +149,16 @@ export class Timeline {
       const bh = Math.max(3, this.bars[i] * (ht - 8));
       g.fillStyle = css.getPropertyValue((i + 0.5) * bw <= here ? "--accent" : "--faint");
       g.fillRect(i * bw, ht - bh, Math.max(1, bw - 1), bh);
+    }
+    g.fillStyle = css.getPropertyValue("--warn");
+    for (const t of this.hits) g.fillRect(x(t) - 0.5, 6, 1.5, ht - 6);
+    for (const m of this.marks) {
+      g.fillStyle = css.getPropertyValue(COLOURS[m.kind] ?? "--ok");
+      g.beginPath();
+      g.moveTo(x(m.t) - 3.5, 0);
+      g.lineTo(x(m.t) + 3.5, 0);
+      g.lineTo(x(m.t), 6);
+      g.fill();
     }
     g.fillStyle = css.getPropertyValue("--accent");
     g.fillRect(Math.min(w - 2, Math.max(0, here - 1)), 0, 2, ht);

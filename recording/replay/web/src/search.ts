@@ -1,0 +1,62 @@
+// Search over what was on the screens of all recordings.
+
+import * as api from "./api";
+import { add, h, replace } from "./dom";
+import { clock, when } from "./format";
+
+export async function showSearch(main: HTMLElement): Promise<void> {
+  const box = h("input", { type: "search", id: "search", placeholder: "words that were on a screen; \u201ctwo words\u201d in quotes", autocomplete: "off", spellcheck: "false", "aria-label": "search all recordings", value: new URLSearchParams(location.search).get("q") ?? "" });
+  const form = h("form", { class: "tools", role: "search" }, box, h("button", { class: "more plainbutton" }, "Search"));
+  const found = h("div", { class: "found" });
+  const note = h("p", { class: "note", role: "status" });
+  const more = h("button", { type: "button", class: "more", hidden: true }, "Older recordings");
+  let next: string | undefined;
+  let asked = 0;
+
+  async function run(older: boolean) {
+    const mine = ++asked;
+    const q = box.value.trim();
+    history.replaceState(null, "", q ? `/search?q=${encodeURIComponent(q)}` : "/search");
+    document.title = q ? `${q} \u2013 search` : "Search";
+    if (!older) replace(found);
+    more.hidden = true;
+    if (!q) {
+      note.textContent = "Every word must occur in one line, as the beginning of a word.";
+      return;
+    }
+    note.textContent = older ? "" : "Searching\u2026";
+    try {
+      const page = await api.search(q, older ? next : undefined);
+      if (mine !== asked) return;
+      for (const r of page.recordings) add(found, hit(r, q));
+      next = page.next;
+      more.hidden = !next;
+      note.textContent = found.childElementCount === 0 ? "That was on no screen that you may see." : "";
+    } catch (err) {
+      if (mine === asked) note.textContent = err instanceof Error ? err.message : String(err);
+    }
+  }
+
+  form.addEventListener("submit", (e) => {
+    e.preventDefault();
+    void run(false);
+  });
+  more.addEventListener("click", () => void run(true));
+  replace(main, h("section", { class: "searching" }, form, found, note, more));
+  box.focus();
+  await run(false);
+}
+
+function hit(r: api.Hit, q: string): HTMLElement {
+  const at = (t?: number, ch?: number) => {
+    const p = new URLSearchParams();
+    if (t !== undefined) p.set("t", t.toFixed(3));
+    if (ch !== undefined) p.set("c", String(ch));
+    p.set("q", q.replaceAll('"', ""));
+    return `/r/${encodeURIComponent(r.id)}?${p}`;
+  };
+  return h("article", { class: "hit", "data-id": r.id },
+    h("h2", null, h("a", { href: at() }, r.who || r.src), h("span", { class: "dim" }, " as "), r.local_user, h("span", { class: "dim" }, " on "), r.host, h("small", null, ` ${when(r.start)}`)),
+    h("ol", null, ...r.lines.map((l) => h("li", null, h("a", { href: at(l.t, l.ch) }, h("time", null, clock(l.t, true)), " ", h("code", null, l.text))))),
+    r.more && h("small", null, "and earlier lines"));
+}
