@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -221,4 +222,128 @@ func TestExpiryAndBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.logsIn(t)
+}
+
+// TestSocketOpenedAnew has the host's kernel refuse every packet of the node's for a while:
+// what runs goes on by the relay, the socket is opened anew, and the direct path comes back.
+func TestSocketOpenedAnew(t *testing.T) {
+	needRoot(t)
+	t.Parallel()
+	w := newWorld(t, "coord,relay,recorder")
+	p := w.pair(t, "sock", nil, nil)
+	s := startStream(t, p.laptop, p.web.Name)
+	p.laptop.via(t, p.web.Name, "direct", p.web.Host.Addr, 60*time.Second)
+	s.more(8 * chunk)
+	s.calm()
+	if r := p.laptop.Host.Run("sh", "-c", `nft 'add table inet refuse; add chain inet refuse out { type filter hook output priority 0; }; add rule inet refuse out udp sport 41641 drop'`); r.Status != 0 {
+		t.Fatal(r)
+	}
+	const says = "the UDP socket is opened anew"
+	if err := Until(60*time.Second, func() error {
+		if !strings.Contains(p.laptop.Proc.Tail(1<<20), says) {
+			return errors.New("no new socket: " + p.laptop.Proc.Tail(1000))
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	p.laptop.via(t, p.web.Name, "relay", netip.Addr{}, 60*time.Second)
+	s.more(8 * chunk)
+	t.Logf("longest gap %v", s.longest().Round(time.Millisecond))
+	if r := p.laptop.Host.Run("nft", "delete", "table", "inet", "refuse"); r.Status != 0 {
+		t.Fatal(r)
+	}
+	p.laptop.via(t, p.web.Name, "direct", p.web.Host.Addr, 60*time.Second)
+	s.more(8 * chunk)
+	s.finish()
+}
+
+// TestNamesOfNodes renames a host under the eyes of another, has two hosts want one name,
+// and sees that a name and an address that were given up are nobody's.
+func TestNamesOfNodes(t *testing.T) {
+	m := ownMesh(t)
+	m.logsIn(t)
+	l := m.tick(t, "ssh", m.sshArgs()...)
+	getent := func(name, want string) error {
+		r := m.laptop.Host.Run("getent", "ahostsv4", name)
+		if addr, _, _ := strings.Cut(r.Stdout, " "); addr != want {
+			return fmt.Errorf("%s is %q, want %q", name, addr, want)
+		}
+		return nil
+	}
+	wait := func(f func() error) time.Duration {
+		t.Helper()
+		begun := time.Now()
+		if err := Until(20*time.Second, f); err != nil {
+			t.Error(err)
+		}
+		return time.Since(begun)
+	}
+	wait(func() error { return getent("web", m.webAddr) })
+	if r := m.hub.Admin("node", "rename", "web", "web-blue"); r.Status != 0 {
+		t.Fatal(r)
+	}
+	took := wait(func() error { return errors.Join(getent("web-blue", m.webAddr), getent("web", "")) })
+	t.Logf("another host's /etc/hosts had the new name after %v", took.Round(time.Millisecond))
+	wait(func() error {
+		if r := m.laptop.Tssh("deploy@web-blue", "echo in"); r.Stdout != "in\n" {
+			return errors.New(r.String())
+		}
+		return nil
+	})
+	if r := m.laptop.Tssh("deploy@web", "true"); r.Status != 255 || !strings.Contains(r.Stderr, `no host called "web"`) {
+		t.Errorf("the former name: %v", r)
+	}
+	if st, err := m.web.Status(); err != nil || st.Self.Name != "web-blue" {
+		t.Errorf("the host's own status: %+v %v", st.Self, err)
+	}
+	l.await(t, 5)
+	l.inOrder(t)
+
+	// The former name rests, the present one is taken; the words say so, and the folder of the
+	// one that was refused stays away.
+	h, err := m.lab.AddHost("second", Account{"deploy", deployUID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := m.hub.Token("tag:web", "--reusable")
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := h.Path("node")
+	for name, words := range map[string]string{"web": "the name rests until", "web-blue": "another node is called web-blue"} {
+		if _, err := joinOnce(h, state, token, name); err == nil || !strings.Contains(err.Error(), "ended with status 1") || !strings.Contains(err.Error(), words) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := os.Stat(state); !os.IsNotExist(err) {
+			t.Errorf("%s: the state folder is there: %v", name, err)
+		}
+	}
+	if r := m.hub.Admin("node", "rename", "laptop", "web"); r.Status == 0 || !strings.Contains(r.Stderr, "rests until") {
+		t.Errorf("a name that rests: %v", r)
+	}
+	if r := m.hub.Admin("node", "rename", "web-blue", "web"); r.Status != 0 {
+		t.Errorf("its own former name: %v", r)
+	}
+	wait(func() error { return getent("web", m.webAddr) })
+
+	// A removed host's name is free at once, its address is not.
+	l.cmd.Process.Kill()
+	m.web.Proc.Stop()
+	if r := m.hub.Admin("node", "remove", "web"); r.Status != 0 {
+		t.Fatal(r)
+	}
+	wait(func() error { return getent("web", "") })
+	n, err := m.hub.Join(h, "tag:web", "--hostname", "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := n.Status()
+	if err != nil || st.Self.Name != "web" || st.Self.Addrs[0].String() == m.webAddr {
+		t.Errorf("the next web: %+v %v", st.Self, err)
+	}
+	wait(func() error { return getent("web", st.Self.Addrs[0].String()) })
+	if r := m.laptop.Tssh("whois", m.webAddr); r.Status == 0 || !strings.Contains(r.Stderr, "no node of the mesh has the address") {
+		t.Errorf("the address that rests: %v", r)
+	}
 }

@@ -86,6 +86,7 @@ type Node struct {
 	ended  <-chan struct{} // closed by stop
 	wg     sync.WaitGroup  // the goroutines of New
 	looks  chan struct{}   // seek looks at once
+	broken chan struct{}   // seek opens the UDP socket anew
 	relays *relay.Client   // nil: none is used
 	stun   stunner
 	mapper *portmap.Mapper // nil: no router is asked
@@ -141,7 +142,7 @@ func New(cfg Config) (*Node, error) {
 		return nil, fmt.Errorf("netnode: private key: %w", err)
 	}
 	n := &Node{cfg: cfg, log: cfg.Log, kick: make(chan struct{}, 1),
-		admits: make(chan admission), members: map[netmap.WGPublic]*member{}, endpoints: map[string]netmap.Where{}, looks: make(chan struct{}, 1), afar: make(chan struct{})}
+		admits: make(chan admission), members: map[netmap.WGPublic]*member{}, endpoints: map[string]netmap.Where{}, looks: make(chan struct{}, 1), broken: make(chan struct{}, 1), afar: make(chan struct{})}
 	n.keys.Store(&nodeKeys{cfg.PrivateKey, cfg.Control})
 	n.ranges.Store(new([]netip.Prefix))
 	n.saved = loadEndpoints(cfg.EndpointsFile, cfg.Log)
@@ -166,6 +167,7 @@ func New(cfg Config) (*Node, error) {
 	n.gate = filter.Wrap(inner, n.filter)
 	n.gate.Toward(n.leaving)
 	pc := path.Config{Private: priv, Usable: n.outside, OnSTUN: n.stun.answer, Log: cfg.Log,
+		OnBroken:     n.resocket,
 		OnPath:       func(path.Key, netip.AddrPort) { n.nudge() }, // to keep it for the next start
 		OnInitiation: n.initiated}
 	if n.relays, err = n.newRelays(); err != nil {

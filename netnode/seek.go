@@ -2,6 +2,7 @@ package netnode
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -23,6 +24,25 @@ func (n *Node) look() {
 	case n.looks <- struct{}{}:
 	default:
 	}
+}
+
+// resocket has seek open the UDP socket anew.
+func (n *Node) resocket() {
+	select {
+	case n.broken <- struct{}{}:
+	default:
+	}
+}
+
+// mendSocket opens the UDP socket anew at the same port. One that cannot be opened is tried
+// again when sending goes on to fail.
+func (n *Node) mendSocket(why string) {
+	n.log.Warn("the UDP socket is opened anew", "because", why, "port", n.port)
+	if err := n.dev.IpcSet(fmt.Sprintf("listen_port=%d\n", n.port)); err != nil {
+		n.log.Error("UDP socket not opened", "port", n.port, "err", err)
+		return
+	}
+	n.bind.NetworkChanged()
 }
 
 // seek keeps known where this node can be reached, until ctx ends: its own addresses, how
@@ -47,6 +67,9 @@ func (n *Node) seek(ctx context.Context) {
 				n.relays.NetworkChanged()
 			}
 			n.remap()
+			if slept {
+				n.mendSocket("the computer slept")
+			}
 			n.bind.NetworkChanged()
 		} else if !first && !slices.Equal(local, here) {
 			n.stun.forget()
@@ -70,6 +93,8 @@ func (n *Node) seek(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-n.looks:
+		case <-n.broken:
+			n.mendSocket("nothing can be sent by UDP")
 		case <-tick.C:
 		case <-news:
 			select {

@@ -192,3 +192,25 @@ type discarded struct{ http.ResponseWriter }
 
 func (discarded) Write(b []byte) (int, error) { return len(b), nil }
 func (discarded) WriteHeader(int)             {}
+
+// TestRelayGoesWithItsNode: a relay whose node is removed is off the list, others stay.
+func TestRelayGoesWithItsNode(t *testing.T) {
+	h := newHub(t, nil)
+	st := h.join("r1", KeyRequest{Relay: true})
+	for _, r := range []netmap.Relay{{ID: "r1", Host: "192.0.2.1", Port: 443, Pin: st.Control.Public()}, {ID: "r2", Host: "192.0.2.2", Port: 443}} {
+		if _, err := h.AddRelay(t.Context(), "test", r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.RemoveNode(t.Context(), "test", "r1"); err != nil {
+		t.Fatal(err)
+	}
+	if rs := h.Relays(); len(rs) != 1 || rs[0].ID != "r2" {
+		t.Errorf("relays %+v", rs)
+	}
+	h.down()
+	h.up(h.addr, nil)
+	if rs := h.Relays(); len(rs) != 1 || rs[0].ID != "r2" {
+		t.Errorf("relays after a restart %+v", rs)
+	}
+}

@@ -78,6 +78,11 @@ func (c *change) revokeNode(n *node, who, why string) error {
 	if err := c.tx.remove(kindInfo, id); err != nil {
 		return err
 	}
+	if n.rec.Relay() {
+		if err := c.dropRelay(n.rec); err != nil {
+			return err
+		}
+	}
 	if err := c.tx.release("name/" + n.rec.Name); err != nil {
 		return err
 	}

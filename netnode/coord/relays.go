@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"strings"
 
 	"tssh/netnode/netmap"
 	"tssh/recording/audit"
@@ -79,14 +80,7 @@ func (s *Server) setRelays(ctx context.Context, who string, edit func([]netmap.R
 		if err := c.put(&netmap.Relays{Header: netmap.Header{Kind: netmap.KindRelays, ID: "relays"}, Relays: rs}); err != nil {
 			return err
 		}
-		var names string
-		for i, r := range rs {
-			if i > 0 {
-				names += " "
-			}
-			names += r.ID
-		}
-		return c.audit(audit.Entry{Kind: "relay.set", Who: who, Text: names})
+		return c.audit(audit.Entry{Kind: "relay.set", Who: who, Text: relayNames(rs)})
 	})
 	s.drainAudit(ctx)
 	return err
@@ -113,4 +107,26 @@ func (s *Server) StillMember(node string, wg netmap.WGPublic) bool {
 	defer s.mu.RUnlock()
 	n := s.st.nodes[node]
 	return n != nil && n.rec.WG == wg && !expired(n.rec, s.c.Clock())
+}
+
+// dropRelay takes the relay that a removed node was off the list: no node can get in there
+// any more.
+func (c *change) dropRelay(n *netmap.Node) error {
+	was := c.s.st.relays
+	rs := slices.DeleteFunc(slices.Clone(was), func(r netmap.Relay) bool { return r.Pin == n.Control })
+	if len(rs) == len(was) {
+		return nil
+	}
+	if err := c.put(&netmap.Relays{Header: netmap.Header{Kind: netmap.KindRelays, ID: "relays"}, Relays: rs}); err != nil {
+		return err
+	}
+	return c.audit(audit.Entry{Kind: "relay.set", Who: "hub", Text: relayNames(rs), Extra: map[string]string{"removed_with": n.ID}})
+}
+
+func relayNames(rs []netmap.Relay) string {
+	var names []string
+	for _, r := range rs {
+		names = append(names, r.ID)
+	}
+	return strings.Join(names, " ")
 }

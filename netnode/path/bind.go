@@ -2,6 +2,7 @@ package path
 
 import (
 	"crypto/ecdh"
+	"crypto/rand"
 	"encoding/hex"
 	"fmt"
 	"log/slog"
@@ -32,6 +33,9 @@ type Config struct {
 	// Usable says whether an address may be a way to a peer; nil allows all. The mesh's own
 	// addresses may not, or the tunnel would run through itself.
 	Usable func(netip.Addr) bool
+	// OnBroken is called when nothing could be sent for a while: the socket may be at fault,
+	// and another one at the same port may do. It must not block.
+	OnBroken func()
 	// OnPath is called after a peer got a new path, on the goroutine of Run or of the
 	// receiver; it must not block.
 	OnPath func(peer Key, addr netip.AddrPort)
@@ -44,12 +48,14 @@ type Config struct {
 
 // Bind is a conn.Bind that finds the paths by itself. Run must be running for that.
 type Bind struct {
-	cfg   Config
-	id    atomic.Pointer[identity] // this node's own keys; changed under mu
-	start time.Time
-	inner conn.Bind
-	wake  chan struct{}
-	opens *rate.Limiter // initiations opened to see whose they are
+	cfg    Config
+	id     atomic.Pointer[identity] // this node's own keys; changed under mu
+	boot   bootID                   // of this run, in calls
+	called atomic.Uint64            // calls made
+	start  time.Time
+	inner  conn.Bind
+	wake   chan struct{}
+	opens  *rate.Limiter // initiations opened to see whose they are
 
 	mu     sync.Mutex // guards what follows; taken before Peer.mu
 	peers  map[Key]*Peer
@@ -58,6 +64,10 @@ type Bind struct {
 	closed chan struct{} // of the present Open
 	relayq chan relayed
 	where  Where // this node's own
+
+	blindMu sync.Mutex // guards blind; the innermost
+	blind   budget     // pings to addresses that never answered, of all peers
+	health  health     // of the socket
 }
 
 // identity is who this node is for its peers.
@@ -119,6 +129,7 @@ func New(cfg Config) (*Bind, error) {
 		opens:  rate.NewLimiter(initiationsPerSecond, initiationsPerSecond),
 	}
 	b.id.Store(newIdentity(cfg.Private))
+	rand.Read(b.boot[:]) // never fails
 	return b, nil
 }
 
@@ -289,7 +300,7 @@ func (b *Bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 	case *Peer:
 		return e.send(bufs)
 	case *conn.StdNetEndpoint:
-		return b.inner.Send(bufs, e)
+		return b.sendTo(bufs, e)
 	}
 	return conn.ErrWrongEndpointType
 }

@@ -17,11 +17,13 @@ import (
 const (
 	callMagic = "tssc"
 	callHead  = probeHead + chacha20poly1305.NonceSizeX
-	callBody  = 8 + 1 + maxHome + 1 // time, home relay, number of addresses
+	callBody  = 8 + 8 + 1 + maxHome + 1 // boot, number, home relay, number of addresses
 	callAddr  = 18
 	maxHome   = 32
 	maxCall   = callHead + callBody + maxPublished*callAddr + chacha20poly1305.Overhead
 	callPause = 500 * time.Millisecond // between two calls from one peer that are taken
+
+	callMemory = 16 // runs of a peer that are remembered
 )
 
 func isCall(b []byte) bool {
@@ -29,7 +31,7 @@ func isCall(b []byte) bool {
 }
 
 // call makes a packet that asks the peer to try this node's addresses. Callers hold mu.
-func (p *Peer) call(now time.Time) []byte {
+func (p *Peer) call() []byte {
 	if p.bind.cfg.Relay == nil || !p.loadKeys() {
 		return nil
 	}
@@ -39,7 +41,7 @@ func (p *Peer) call(now time.Time) []byte {
 	copy(b[4:], p.keys.outHint[:])
 	nonce := b[probeHead:callHead]
 	rand.Read(nonce) // never fails
-	body := binary.BigEndian.AppendUint64(nil, uint64(now.UnixMilli()))
+	body := binary.BigEndian.AppendUint64(p.bind.boot[:len(p.bind.boot):len(p.bind.boot)], p.bind.called.Add(1))
 	home := [maxHome]byte{}
 	body = append(append(body, byte(copy(home[:], w.Home))), home[:]...)
 	addrs := w.Addrs[:min(len(w.Addrs), maxPublished)]
@@ -54,41 +56,69 @@ func (p *Peer) call(now time.Time) []byte {
 var errCall = errors.New("path: not a call of this peer")
 
 // openCall checks and reads a call.
-func (k *pairKeys) openCall(b []byte) (at int64, w Where, err error) {
+func (k *pairKeys) openCall(b []byte) (n callNumber, w Where, err error) {
 	if !isCall(b) || hint(b[4:probeHead]) != k.inHint {
-		return 0, w, errCall
+		return n, w, errCall
 	}
 	body, err := k.in.Open(nil, b[probeHead:callHead], b[callHead:], b[:probeHead])
 	if err != nil {
-		return 0, w, errCall
+		return n, w, errCall
 	}
-	at = int64(binary.BigEndian.Uint64(body))
-	n, count := int(body[8]), int(body[callBody-1])
-	if n > maxHome || count > maxPublished || len(body) != callBody+count*callAddr || at < 0 {
-		return 0, w, errCall
+	n = callNumber{bootID(body), binary.BigEndian.Uint64(body[8:])}
+	length, count := int(body[16]), int(body[callBody-1])
+	if length > maxHome || count > maxPublished || len(body) != callBody+count*callAddr {
+		return n, w, errCall
 	}
-	w.Home = string(body[9 : 9+n])
+	w.Home = string(body[17 : 17+length])
 	for rest := body[callBody:]; len(rest) > 0; rest = rest[callAddr:] {
 		ip := netip.AddrFrom16([16]byte(rest[:16])).Unmap()
 		w.Addrs = append(w.Addrs, netip.AddrPortFrom(ip, binary.BigEndian.Uint16(rest[16:])))
 	}
-	return at, w, nil
+	return n, w, nil
 }
 
-// called takes a call: the addresses in it are tried at once. One that is not newer than
-// the last, by its sender's clock, is a repetition and does nothing.
+// bootID is a random number of each run of a node, callNumber that of a call: no clock is
+// asked, which may be set back.
+type bootID [8]byte
+
+type callNumber struct {
+	boot bootID
+	n    uint64
+}
+
+// again reports whether a call was taken before, or one after it of the same run; else it
+// is remembered. Of runs that are remembered no call comes twice; one of an older run, which
+// somebody kept, costs a few pings once. Callers hold mu.
+func (p *Peer) again(c callNumber) bool {
+	for i, have := range p.calls {
+		if have.boot == c.boot {
+			if c.n <= have.n {
+				return true
+			}
+			p.calls = append(append(p.calls[:i], p.calls[i+1:]...), c)
+			return false
+		}
+	}
+	if len(p.calls) == callMemory {
+		p.calls = append(p.calls[:0], p.calls[1:]...)
+	}
+	p.calls = append(p.calls, c)
+	return false
+}
+
+// called takes a call: the addresses in it are tried at once. A repetition does nothing.
 func (p *Peer) called(packet []byte, now time.Time) {
 	p.mu.Lock()
 	if p.gone.Load() || !p.loadKeys() {
 		p.mu.Unlock()
 		return
 	}
-	at, w, err := p.keys.openCall(packet)
-	if err != nil || at <= p.lastCall || now.Sub(p.calledAt) < callPause {
+	n, w, err := p.keys.openCall(packet)
+	if err != nil || now.Sub(p.calledAt) < callPause || p.again(n) {
 		p.mu.Unlock()
 		return
 	}
-	p.lastCall, p.calledAt = at, now
+	p.calledAt = now
 	if w.Home != "" {
 		p.home.Store(&w.Home)
 	}
@@ -109,7 +139,7 @@ func (p *Peer) called(packet []byte, now time.Time) {
 	}
 	// Called back once: both sides have to send for both NATs to let packets in.
 	if p.best.Load() == nil && !now.Before(p.nextCall) {
-		if b := p.call(now); b != nil {
+		if b := p.call(); b != nil {
 			p.nextCall = now.Add(callEvery)
 			out = append(out, outgoing{b: b})
 		}
@@ -139,7 +169,7 @@ func (b *Bind) SetOwn(w Where) {
 	now := time.Now()
 	for _, p := range awake {
 		p.mu.Lock()
-		m := p.call(now)
+		m := p.call()
 		p.nextCall = now.Add(callEvery)
 		p.mu.Unlock()
 		if m != nil {
@@ -188,7 +218,7 @@ func (b *Bind) Awake() int {
 
 // SendRaw sends a packet of another protocol from WireGuard's socket.
 func (b *Bind) SendRaw(packet []byte, to netip.AddrPort) error {
-	return b.inner.Send([][]byte{packet}, &conn.StdNetEndpoint{AddrPort: to})
+	return b.sendTo([][]byte{packet}, &conn.StdNetEndpoint{AddrPort: to})
 }
 
 // ErrNoPeer is the error of a ping to somebody who is no peer.

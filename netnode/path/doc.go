@@ -57,7 +57,10 @@
 // handshake on; nothing waits for a path to be found. While the path in use owes an answer
 // for longer than suspect, it is in doubt: everything goes both ways, until an answer comes
 // or the path is dead. WireGuard drops what comes twice. So a path that dies costs a stream
-// what was sent in the second or two before it came into doubt, as a lossy network would.
+// what was sent in the second or so before it came into doubt, as a lossy network would.
+//
+// When nothing can be sent for five seconds (Config.OnBroken), the socket is opened anew at the
+// same port, at most every 30 s, then every minute, and so on up to 8.
 //
 // Probes go by the relay as well, for Ping. A call is a message by the relay alone, by
 // which a node asks a peer to try its addresses now: NATs let a packet in only after one
@@ -68,21 +71,25 @@
 //	 4  8  hint, as in a probe
 //	12 24  random nonce
 //	36  n  sealed as a probe is, the first 12 bytes authenticated too:
-//	        0  8  time by the sender's clock, milliseconds since 1970; newer than the last
-//	              call that was taken, so that one cannot be repeated
-//	        8  1  length of the home relay's name, 0 to 32
-//	        9 32  its name, padded
-//	       41  1  number of addresses, 0 to 16
-//	       42 18  each: IPv6 or IPv4-mapped address, port
+//	        0  8  random, of this run of the sender
+//	        8  8  number of the call in this run, from 1; higher than that of the last call of
+//	              the run that was taken, so that one cannot be repeated. No clock is asked
+//	       16  1  length of the home relay's name, 0 to 32
+//	       17 32  its name, padded
+//	       49  1  number of addresses, 0 to 16
+//	       50 18  each: IPv6 or IPv4-mapped address, port
 //	 n 16  tag
 //
 // A call is taken at most every callPause from one peer. The addresses in it are hints like
-// published ones: each is pinged once, and forgotten when it does not answer.
+// published ones: each is pinged once, and forgotten when it does not answer. The last 16 runs
+// of a peer are remembered. To addresses that never answered go at most 8 pings a second for
+// one peer and 256 for all, with a burst of 48 and 1024: who may be a peer cannot have nodes
+// send much to a stranger.
 //
 // # Choice
 //
 // While WireGuard has packets for a peer, every address known for it is pinged about
-// every three seconds, and the path in use every second; the quickest that answers is the path, with some reluctance to
+// every three seconds, and the path in use twice a second; the quickest that answers is the path, with some reluctance to
 // change between near equals; IPv6 counts as a quarter quicker than it is. A path that does not answer is asked again twice a second;
 // as soon as another one answers that is taken, and after deadAfter there is none. A send
 // error ends a path at once. Peers nobody talks to are not probed.

@@ -45,10 +45,11 @@ type Peer struct {
 	answeredAt time.Time
 	held       [][]byte
 	nextRound  time.Time
-	rounds     int       // without a path since the last one
-	nextCall   time.Time // when it may be called over the relay again
-	lastCall   int64     // of the last call from it that was taken, its own clock in milliseconds
+	rounds     int          // without a path since the last one
+	nextCall   time.Time    // when it may be called over the relay again
+	calls      []callNumber // the last ones from it that were taken, of each of its last runs
 	calledAt   time.Time
+	blind      budget                             // pings to addresses that never answered
 	echo       map[transaction]chan time.Duration // pings by a person, see Bind.Ping
 }
 
@@ -119,7 +120,7 @@ func (p *Peer) send(bufs [][]byte) error {
 	if p.doubt.Load() {
 		p.relay(bufs) // twice is not too often for WireGuard
 	}
-	err := p.bind.inner.Send(bufs, ep)
+	err := p.bind.sendTo(bufs, ep)
 	var gso conn.ErrUDPGSODisabled
 	switch {
 	case err == nil:

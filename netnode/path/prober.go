@@ -13,7 +13,7 @@ const (
 	tick            = 250 * time.Millisecond
 	idleAfter       = 15 * time.Second // without a packet to send: not probed any more
 	roundEvery      = 3 * time.Second
-	aliveEvery      = time.Second            // the path itself, while there is something to send
+	aliveEvery      = 500 * time.Millisecond // the path itself, while there is something to send
 	retryEvery      = 500 * time.Millisecond // of a path that did not answer
 	suspectAtLeast  = 200 * time.Millisecond // unanswered, see suspect: another path that answers is taken
 	suspectAtMost   = time.Second
@@ -24,6 +24,10 @@ const (
 	pingMemory      = 64
 	maxOutstanding  = 256
 	probesPerSecond = 64
+
+	// Pings to addresses that never answered: of one peer, and of all.
+	blindBurst, blindPerSecond       = 48, 8
+	blindBurstAll, blindPerSecondAll = 1024, 256
 )
 
 // Run probes until ctx ends. One Run a Bind.
@@ -144,7 +148,7 @@ func (p *Peer) step(now time.Time) {
 	}
 	p.setDoubt(now)
 	if p.best.Load() == nil && !now.Before(p.nextCall) {
-		if b := p.call(now); b != nil {
+		if b := p.call(); b != nil {
 			p.nextCall = now.Add(callEvery)
 			out = append(out, outgoing{b: b})
 		}
@@ -177,7 +181,7 @@ func (p *Peer) sendAll(out []outgoing) {
 			p.relay([][]byte{o.b}) // one that is lost is sent again
 			continue
 		}
-		if err := p.bind.inner.Send([][]byte{o.b}, &conn.StdNetEndpoint{AddrPort: o.to}); err != nil {
+		if err := p.bind.sendTo([][]byte{o.b}, &conn.StdNetEndpoint{AddrPort: o.to}); err != nil {
 			p.bind.cfg.Log.Debug("probe not sent", "addr", o.to.String(), "err", err)
 		}
 	}
@@ -201,6 +205,11 @@ func (p *Peer) loadKeys() bool {
 // ping adds a ping to c. Callers hold mu.
 func (p *Peer) ping(out []outgoing, c *candidate, now time.Time) []outgoing {
 	if len(p.sent) >= maxOutstanding {
+		return out
+	}
+	// Where nobody has answered yet, nobody may live: a peer that names addresses cannot have
+	// this node send much to them, nor can many peers together.
+	if c.lastPong.IsZero() && !(p.blind.take(now, blindBurst, blindPerSecond) && p.bind.blindAll(now)) {
 		return out
 	}
 	var tx transaction
@@ -292,7 +301,7 @@ func (p *Peer) announce(changed bool) {
 		return
 	}
 	for _, b := range held {
-		if err := p.bind.inner.Send([][]byte{b}, ep); err != nil {
+		if err := p.bind.sendTo([][]byte{b}, ep); err != nil {
 			break
 		}
 	}

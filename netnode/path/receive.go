@@ -60,7 +60,7 @@ func (p *Peer) probed(packet []byte, from *conn.StdNetEndpoint, now time.Time) {
 		p.relay([][]byte{answer})
 	} else if answer != nil {
 		// Back by the way it came, from the address it was sent to.
-		if err := p.bind.inner.Send([][]byte{answer}, from); err != nil {
+		if err := p.bind.sendTo([][]byte{answer}, from); err != nil {
 			p.bind.cfg.Log.Debug("probe not answered", "addr", from.DstToString(), "err", err)
 		}
 	}

@@ -268,7 +268,7 @@ func TestBadCalls(t *testing.T) {
 	b.SetOwn(Where{Addrs: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9")}, Home: "x"})
 	known := func() int { return a.Path(bKey).Known }
 
-	good := p.call(time.Now())
+	older, good := p.call(), p.call()
 	for i := range good {
 		bad := bytes.Clone(good)
 		bad[i] ^= 1
@@ -277,7 +277,7 @@ func TestBadCalls(t *testing.T) {
 	own := a.peers[bKey]
 	own.mu.Lock()
 	own.loadKeys()
-	reflected := own.call(time.Now())
+	reflected := own.call()
 	own.mu.Unlock()
 	a.FromRelay(bKey, reflected)
 	if n := known(); n != 0 {
@@ -289,7 +289,6 @@ func TestBadCalls(t *testing.T) {
 	}
 	// Older than the last one, and the same again, later than any rate would keep it out.
 	b.SetOwn(Where{Addrs: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:10")}})
-	older := p.call(time.Now().Add(-time.Minute))
 	own.mu.Lock()
 	own.calledAt = time.Time{}
 	own.mu.Unlock()
@@ -301,7 +300,7 @@ func TestBadCalls(t *testing.T) {
 	// A flood: one in callPause is taken, and no more addresses than there is room for.
 	for i := range 200 {
 		b.SetOwn(Where{Addrs: []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(1000+i))}})
-		call := p.call(time.Now().Add(time.Duration(i) * time.Second))
+		call := p.call()
 		a.FromRelay(bKey, call)
 	}
 	if n := known(); n > 3 {
@@ -312,10 +311,42 @@ func TestBadCalls(t *testing.T) {
 		own.calledAt = time.Time{}
 		own.mu.Unlock()
 		b.SetOwn(Where{Addrs: []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(2000+i))}})
-		a.FromRelay(bKey, p.call(time.Now().Add(time.Hour+time.Duration(i)*time.Second)))
+		a.FromRelay(bKey, p.call())
 	}
 	if n := known(); n > maxPublished+maxLearned {
 		t.Errorf("%d addresses are kept", n)
+	}
+}
+
+// TestCallsOfManyRuns: a peer that was started anew is heard at once, whatever its clock
+// says; no call of a run that is remembered is taken twice.
+func TestCallsOfManyRuns(t *testing.T) {
+	p := newPeer(nil, Key{})
+	for boot := range byte(40) {
+		for n := range uint64(3) {
+			c := callNumber{bootID{boot}, n + 1}
+			if p.again(c) {
+				t.Fatalf("call %v is not heard", c)
+			}
+			if !p.again(c) || !p.again(callNumber{c.boot, c.n - 1}) {
+				t.Fatalf("call %v or one before it is heard twice", c)
+			}
+		}
+	}
+	for boot := byte(40 - callMemory); boot < 40; boot++ {
+		if !p.again(callNumber{bootID{boot}, 3}) {
+			t.Errorf("a call of run %d is heard twice", boot)
+		}
+	}
+	if len(p.calls) > callMemory {
+		t.Errorf("%d are remembered", len(p.calls))
+	}
+	// Older runs that come again do not shut the present one out.
+	for boot := range byte(20) {
+		p.again(callNumber{bootID{boot}, 9})
+	}
+	if p.again(callNumber{bootID{39}, 4}) {
+		t.Error("the present run is not heard any more")
 	}
 }
 
