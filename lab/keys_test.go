@@ -232,7 +232,8 @@ func TestSocketOpenedAnew(t *testing.T) {
 	w := newWorld(t, "coord,relay,recorder")
 	p := w.pair(t, "sock", nil, nil)
 	s := startStream(t, p.laptop, p.web.Name)
-	p.laptop.via(t, p.web.Name, "direct", p.web.Host.Addr, 60*time.Second)
+	_, took := p.laptop.via(t, p.web.Name, "direct", p.web.Host.Addr, 60*time.Second)
+	t.Logf("direct after %v", took)
 	s.more(8 * chunk)
 	s.calm()
 	if r := p.laptop.Host.Run("sh", "-c", `nft 'add table inet refuse; add chain inet refuse out { type filter hook output priority 0; }; add rule inet refuse out udp sport 41641 drop'`); r.Status != 0 {
@@ -247,13 +248,16 @@ func TestSocketOpenedAnew(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	p.laptop.via(t, p.web.Name, "relay", netip.Addr{}, 60*time.Second)
+	t.Logf("new socket")
+	_, took = p.laptop.via(t, p.web.Name, "relay", netip.Addr{}, 60*time.Second)
+	t.Logf("relay after %v", took)
 	s.more(8 * chunk)
 	t.Logf("longest gap %v", s.longest().Round(time.Millisecond))
 	if r := p.laptop.Host.Run("nft", "delete", "table", "inet", "refuse"); r.Status != 0 {
 		t.Fatal(r)
 	}
-	p.laptop.via(t, p.web.Name, "direct", p.web.Host.Addr, 60*time.Second)
+	_, took = p.laptop.via(t, p.web.Name, "direct", p.web.Host.Addr, 60*time.Second)
+	t.Logf("direct again after %v", took)
 	s.more(8 * chunk)
 	s.finish()
 }
