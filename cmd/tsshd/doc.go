@@ -3,6 +3,7 @@
 //
 //	tsshd run      the daemon: mesh node, SSH monitor, spool of recordings, local API
 //	tsshd conn     one SSH connection; started by run, once for each, never by hand
+//	tsshd dial     connects to loopback as somebody who serves a program; started by run
 //	tsshd rotate-keys  has the running daemon make other keys for the node
 //	tsshd uninstall  takes away what outlives the daemon: device, routes, SSH namespace
 //	tsshd inetd    one SSH connection on standard input and output, with an identity that

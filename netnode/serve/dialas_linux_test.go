@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,20 +21,20 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// uidOf is whose a TCP socket is, by its local address in the kernel's table.
-func uidOf(t *testing.T, local netip.AddrPort) string {
+// uidOf is whose a TCP socket is, by its two addresses in the kernel's table.
+func uidOf(t *testing.T, local, remote netip.AddrPort) string {
 	t.Helper()
 	table, err := os.ReadFile("/proc/net/tcp")
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := fmt.Sprintf("0100007F:%04X", local.Port())
+	want := []string{fmt.Sprintf("0100007F:%04X", local.Port()), fmt.Sprintf("0100007F:%04X", remote.Port()), "01"} // established
 	for line := range strings.Lines(string(table)) {
-		if f := strings.Fields(line); len(f) > 7 && f[1] == want {
+		if f := strings.Fields(line); len(f) > 7 && slices.Equal(f[1:4], want) {
 			return f[7]
 		}
 	}
-	t.Fatalf("no socket %s", want)
+	t.Fatalf("no socket %v", want)
 	return ""
 }
 
@@ -57,7 +58,7 @@ func TestDialAs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if uid := uidOf(t, c.LocalAddr().(*net.TCPAddr).AddrPort()); uid != "4711" {
+		if uid := uidOf(t, c.LocalAddr().(*net.TCPAddr).AddrPort(), at); uid != "4711" {
 			t.Errorf("the socket is of uid %s", uid)
 		}
 		far, err := l.Accept()

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -178,6 +179,9 @@ func TestHTTP(t *testing.T) {
 				r.Header[k] = []string{"admin@example.com"}
 			}
 			r.Header.Set("X-Other", "kept")
+			if !two { // a proxy takes out what Connection names, and must not take out its own
+				r.Header.Set("Connection", "keep-alive, Tssh-Login, Tssh-Tags, Tssh-Node, X-Forwarded-For")
+			}
 			s, code, text := get(t, l.client(c.node, two), r)
 			if code != 200 || s.Body != "hello" || s.Path != "/a%2Fb?x=1;y" || s.Host != c.addr || (s.Proto == "HTTP/2.0") != two {
 				t.Errorf("from %s: %d %s", c.node, code, text)
@@ -381,6 +385,62 @@ func TestTCP(t *testing.T) {
 		c.Close()
 		t.Error("answers after off")
 	}
+}
+
+// TestOnePeerTakesNothingFromOthers has one node open as many connections as it can.
+func TestOnePeerTakesNothingFromOthers(t *testing.T) {
+	l := newLab(t)
+	back, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer back.Close()
+	var held sync.WaitGroup
+	defer held.Wait()
+	held.Go(func() { // ends with the listener; what it holds ends with the peers
+		for {
+			c, err := back.Accept()
+			if err != nil {
+				return
+			}
+			held.Go(func() { io.Copy(c, c); c.Close() })
+		}
+	})
+	l.add(serve.Port{Port: 3000, Target: uint16(back.Addr().(*net.TCPAddr).Port), TCP: true})
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	// echoes reports whether a new connection of a node is served.
+	echoes := func(node string) bool {
+		c, err := l.Node(node).Dial(ctx, "tcp", "laptop:3000")
+		if err != nil {
+			return false
+		}
+		t.Cleanup(func() { c.Close() })
+		c.SetDeadline(time.Now().Add(30 * time.Second))
+		io.WriteString(c, "x")
+		_, err = io.ReadFull(c, make([]byte, 1))
+		if os.IsTimeout(err) {
+			t.Fatal(err)
+		}
+		return err == nil
+	}
+	const each = 256
+	for i := range each {
+		if !echoes("desk") {
+			t.Fatalf("connection %d is not served", i)
+		}
+	}
+	if echoes("desk") {
+		t.Error("one more is served")
+	}
+	if !echoes("runner") {
+		t.Error("another node is not served")
+	}
+	if st := l.s.List()[0]; st.Open != each+1 || st.Refused == 0 {
+		t.Errorf("%+v", st)
+	}
+	l.s.Remove(os.Getuid(), 0)
+	back.Close()
 }
 
 func TestWhoMayServe(t *testing.T) {
