@@ -11,9 +11,9 @@
 //
 // What it cannot know (a limit, a recent list, a set of another kind) it takes for not
 // matching, because a packet of just anybody does not fulfil a special condition. So a
-// Stop is a good reason to speak, not a proof, and no Stop is no promise. Rules of the old kernel interface
-// (iptables-legacy, ip_tables in the kernel) are not in reach of netlink and not seen; neither are eBPF and what
-// stands outside the host.
+// Stop is a good reason to speak, not a proof, and no Stop is no promise. Rules of the kernel's older
+// interface are not in reach of netlink: when the kernel has some, iptables-legacy-save prints them, and they are
+// put into the same terms. eBPF and what stands outside the host is not seen.
 //
 // Bounded: 4096 chains and 20000 rules are looked at, 64 jumps deep; more is an error.
 package firewall

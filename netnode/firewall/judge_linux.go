@@ -13,7 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const maxDepth = 64
+const (
+	maxDepth = 64
+	maxSteps = 100000 // rules on the way of one packet
+)
 
 // Judge reports where p ends, if it does.
 func (r *Rules) Judge(p Packet) (Stop, bool) {
@@ -75,6 +78,7 @@ type walk struct {
 	reg     [80]byte
 	known   [80]bool
 	visited []*chain
+	steps   int
 }
 
 // newWalk makes the packet's headers.
@@ -110,11 +114,14 @@ func (w *walk) proto() byte {
 
 // chain walks c. The second value is where it was decided.
 func (w *walk) chain(c *chain, depth int) (outcome, *chain) {
-	if c == nil || depth > maxDepth {
+	if c == nil || depth > maxDepth || w.steps > maxSteps {
 		return unknown, c
 	}
 	w.visited = append(w.visited, c)
 	for _, r := range c.rules {
+		if w.steps++; w.steps > maxSteps {
+			return unknown, c
+		}
 		v, to := w.rule(c, r)
 		if v == unknown && to != nil {
 			sub := c.t.chains[to.Chain]
@@ -495,6 +502,12 @@ func ctstate(match, invert, mask uint16) bool {
 
 func kind(mask uint16, is int, invert bool) bool {
 	return mask == 0 || (mask&(1<<is) != 0) != invert
+}
+
+// multiportMatch is a multiport match with that content.
+func multiportMatch(b []byte) expr.Any {
+	info := xt.Unknown(b)
+	return &expr.Match{Name: "multiport", Rev: 1, Info: &info}
 }
 
 // multiport reads struct xt_multiport_v1: flags, count, ports[15], pflags[15], invert.

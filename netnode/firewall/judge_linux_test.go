@@ -76,6 +76,7 @@ func TestJudge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	old := []string{"iptables-legacy-restore"}
 	type want struct {
 		p    Packet
 		by   string // "": it gets in
@@ -131,6 +132,17 @@ func TestJudge(t *testing.T) {
 			{udp("eth0", 41641), "iptables", "iptables -I INPUT -p udp --dport 41641 -j ACCEPT"}, {tcp("eth0", 22), "", ""}, {tcp("eth0", 23), "iptables", ""},
 			{mesh(3000), "iptables", "iptables -I INPUT -i tssh0 -p tcp --dport 3000 -j ACCEPT"}}},
 		"tailscale": {restore, "*filter\n:INPUT ACCEPT [0:0]\n:ts-input - [0:0]\n-A INPUT -j ts-input\n-A ts-input -s 100.101.102.103/32 -i lo -j ACCEPT\n-A ts-input -s 100.115.92.0/23 ! -i tailscale0 -j RETURN\n-A ts-input -s 100.64.0.0/10 ! -i tailscale0 -j DROP\n-A ts-input -i tailscale0 -j ACCEPT\n-A ts-input -p udp -m udp --dport 41641 -j ACCEPT\nCOMMIT\n", []want{
+			{mesh(3000), "Tailscale", "tailscale up --netfilter-mode=nodivert, or a mesh with another range (tsshub serve --range4)"}, {udp("eth0", 41641), "", ""}, {udp("eth0", 9), "", ""}}},
+		"ufw, legacy": {old, string(ufw), []want{
+			{udp("eth0", 41641), "ufw", "ufw allow 41641/udp"}, {udp6("eth0", 41641), "", ""}, {tcp("eth0", 22), "", ""},
+			{tcp("eth0", 443), "", ""}, {tcp("eth0", 8050), "", ""}, {tcp("eth0", 8101), "ufw", ""}, {udp("eth0", 137), "ufw", ""},
+			{mesh(3000), "ufw", "ufw allow in on tssh0 to any port 3000 proto tcp"}}},
+		"ufw with the port, legacy": {old, strings.Replace(string(ufw), "-A ufw-user-input -p tcp --dport 22", "-A ufw-user-input -p udp --dport 41641 -j ACCEPT\n-A ufw-user-input -p tcp --dport 22", 1), []want{
+			{udp("eth0", 41641), "", ""}}},
+		"iptables, legacy": {old, "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -i lo -j ACCEPT\n-A INPUT -m state --state RELATED,ESTABLISHED -j ACCEPT\n-A INPUT -p tcp -m state --state NEW -m tcp --dport 22 -j ACCEPT\n-A INPUT -m comment --comment \"the rest\" -j REJECT --reject-with icmp-host-prohibited\nCOMMIT\n", []want{
+			{udp("eth0", 41641), "iptables", "iptables -I INPUT -p udp --dport 41641 -j ACCEPT"}, {tcp("eth0", 22), "", ""}, {tcp("eth0", 23), "iptables", ""},
+			{mesh(3000), "iptables", "iptables -I INPUT -i tssh0 -p tcp --dport 3000 -j ACCEPT"}}},
+		"tailscale, legacy": {old, "*filter\n:INPUT ACCEPT [0:0]\n:ts-input - [0:0]\n-A INPUT -j ts-input\n-A ts-input -s 100.101.102.103/32 -i lo -j ACCEPT\n-A ts-input -s 100.115.92.0/23 ! -i tailscale0 -j RETURN\n-A ts-input -s 100.64.0.0/10 ! -i tailscale0 -j DROP\n-A ts-input -i tailscale0 -j ACCEPT\n-A ts-input -p udp -m udp --dport 41641 -j ACCEPT\nCOMMIT\n", []want{
 			{mesh(3000), "Tailscale", "tailscale up --netfilter-mode=nodivert, or a mesh with another range (tsshub serve --range4)"}, {udp("eth0", 41641), "", ""}, {udp("eth0", 9), "", ""}}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -56,7 +56,7 @@ func Read(skip string) (*Rules, error) {
 	r := &Rules{tables: map[tableKey]*table{}}
 	all, err := c.ListChains()
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOENT) {
-		return r, nil // no nftables in this kernel, so no rules of it
+		all, err = nil, nil // no nftables in this kernel, so no rules of it
 	}
 	if err != nil {
 		return nil, fmt.Errorf("firewall: chains: %w", err)
@@ -103,6 +103,9 @@ func Read(skip string) (*Rules, error) {
 			}
 			r.base = append(r.base, ch)
 		}
+	}
+	if err := r.readLegacy(); err != nil {
+		return nil, err
 	}
 	slices.SortStableFunc(r.base, func(a, b *chain) int {
 		return cmp.Or(cmp.Compare(a.hook, b.hook), cmp.Compare(a.prio, b.prio))
