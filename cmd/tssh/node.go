@@ -231,9 +231,16 @@ func (a *app) up(ctx context.Context, args []string) error {
 	file := fs.String("join-file", "", "")
 	hostname := fs.String("hostname", "", "")
 	rotate := fs.Bool("rotate", false, "")
-	if err := fs.parse(args, 0, 0, "up [--join-file FILE|-] [--hostname NAME] | up --rotate"); err != nil {
+	mapping := fs.Bool("port-mapping", true, "")
+	if err := fs.parse(args, 0, 0, "up [--join-file FILE|-] [--hostname NAME] [--port-mapping=false] | up --rotate"); err != nil {
 		return err
 	}
+	var settings localapi.Settings
+	fs.Visit(func(f *flag.Flag) {
+		if f.Name == "port-mapping" {
+			settings.PortMapping = mapping
+		}
+	})
 	if *rotate && (*token != "" || *file != "") {
 		return usage("--rotate and a token are both given: joining again gives the node another key anyway")
 	}
@@ -276,6 +283,9 @@ func (a *app) up(ctx context.Context, args []string) error {
 	} else {
 		a.fresh = true
 		err = c.Up(ctx)
+	}
+	if err == nil && settings.PortMapping != nil {
+		err = c.Set(ctx, settings)
 	}
 	if err != nil {
 		return err

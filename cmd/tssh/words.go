@@ -124,6 +124,7 @@ const helpText = `usage: tssh [options] [user@]host [command]   log in, or run o
 
 Mesh:
   up [--join-file FILE|-] [--hostname NAME]   join the mesh, or come back to it
+  up --rotate | --port-mapping=false          other keys for this node; no port of the router's
   down                                        leave it until the next up
   status, ls, whois ADDR                      this node, the hosts, who is at an address
   ping [--until-direct] HOST                  does its node answer, how fast, and by which way

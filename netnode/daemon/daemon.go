@@ -83,7 +83,16 @@ type member struct {
 	done   chan struct{}
 }
 
-const downFile = "down"
+// Files of the state folder that are there or not.
+const (
+	downFile      = "down"
+	noMappingFile = "no-port-mapping"
+)
+
+func (d *Daemon) has(file string) bool {
+	_, err := os.Stat(filepath.Join(d.cfg.State, file))
+	return err == nil
+}
 
 // New reads the state folder. A folder in which nothing has joined yet is fine.
 func New(cfg Config) (*Daemon, error) {
@@ -99,9 +108,7 @@ func New(cfg Config) (*Daemon, error) {
 	case !errors.Is(err, netmap.ErrNoState):
 		return nil, err
 	}
-	if _, err := os.Stat(filepath.Join(cfg.State, downFile)); err == nil {
-		d.down = true
-	}
+	d.down = d.has(downFile)
 	return d, nil
 }
 
@@ -203,19 +210,55 @@ func (d *Daemon) Down(ctx context.Context) error {
 var (
 	errDown     = errors.New("told to be down")
 	errRejoined = errors.New("joined anew")
+	errSettings = errors.New("other settings")
 	errDevice   = errors.New("the network device is gone")
 )
 
-func (d *Daemon) setDown(down bool) error {
-	file := filepath.Join(d.cfg.State, downFile)
+// mark has a file of the state folder be there, or not.
+func (d *Daemon) mark(file string, there bool) error {
+	file = filepath.Join(d.cfg.State, file)
 	var err error
-	if down {
+	if there {
 		err = os.WriteFile(file, nil, 0o600)
 	} else if err = os.Remove(file); errors.Is(err, os.ErrNotExist) {
 		err = nil
 	}
 	if err != nil {
 		return fmt.Errorf("daemon: %w", err)
+	}
+	return nil
+}
+
+// set changes settings. The node leaves the mesh for a moment and comes back with them.
+func (d *Daemon) set(ctx context.Context, s localapi.Settings) error {
+	if s.PortMapping == nil || *s.PortMapping == !d.has(noMappingFile) {
+		return nil
+	}
+	if !d.Joined() {
+		return localapi.Errorf(localapi.CodeNotJoined, "this node has not joined a mesh yet")
+	}
+	if *s.PortMapping && !d.cfg.PortMapping {
+		return localapi.Errorf(localapi.CodeConflict, "this daemon was started without port mapping")
+	}
+	if err := d.mark(noMappingFile, !*s.PortMapping); err != nil {
+		return err
+	}
+	m := d.current()
+	if m == nil {
+		return nil
+	}
+	m.end(errSettings)
+	select {
+	case <-m.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (d *Daemon) setDown(down bool) error {
+	if err := d.mark(downFile, down); err != nil {
+		return err
 	}
 	d.mu.Lock()
 	d.down = down
@@ -274,7 +317,7 @@ func (d *Daemon) loop(ctx context.Context, api chan error) error {
 		switch {
 		case ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)):
 			return nil
-		case errors.Is(err, errDown), errors.Is(err, errRejoined):
+		case errors.Is(err, errDown), errors.Is(err, errRejoined), errors.Is(err, errSettings):
 		case errors.Is(err, netmap.ErrRemoved), errors.Is(err, netmap.ErrExpired):
 			d.log.Error("off the mesh", "err", err)
 		default:
@@ -290,7 +333,7 @@ func (d *Daemon) up(parent context.Context, st *netmap.State, api chan error) er
 	m := &member{end: end, done: make(chan struct{})}
 	node, err := netnode.New(netnode.Config{
 		PrivateKey: st.WG, Control: st.Control, UDPPort: d.cfg.UDPPort, TUN: d.cfg.TUN, RunDir: d.cfg.RunDir, AdmitPorts: d.cfg.AdmitPorts, LocalUsers: d.cfg.LocalUsers,
-		EndpointsFile: filepath.Join(st.Dir, "endpoints.json"), Log: d.log, Loopback: d.cfg.Loopback, PortMapping: d.cfg.PortMapping,
+		EndpointsFile: filepath.Join(st.Dir, "endpoints.json"), Log: d.log, Loopback: d.cfg.Loopback, PortMapping: d.cfg.PortMapping && !d.has(noMappingFile),
 		OnEndpoints: func(w netmap.Where) { d.publish(m, w) },
 	})
 	if err != nil {

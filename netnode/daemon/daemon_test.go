@@ -220,6 +220,30 @@ func TestLife(t *testing.T) {
 		r.state(localapi.StateRunning)
 		<-served
 
+		// Other settings: the node comes back with them, and they last.
+		off := false
+		r.d.cfg.PortMapping = true
+		if err := r.Set(ctx, localapi.Settings{PortMapping: &off}); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-served; got != "down" {
+			t.Errorf("Serve at a change of settings: %s", got)
+		}
+		r.state(localapi.StateRunning)
+		<-served
+		if err := r.Set(ctx, localapi.Settings{PortMapping: &off}); err != nil || !r.d.has(noMappingFile) {
+			t.Errorf("the same setting again: %v", err)
+		}
+		// Other keys, with nothing going down.
+		key := r.d.state.WG.Public()
+		if err := r.Rotate(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.d.current().client.State().WG.Public(); got == key {
+			t.Error("the same key as before")
+		}
+		r.refused("other keys at once again", localapi.CodeLimit, r.Rotate(ctx))
+
 		// Removed by the hub: off the mesh with a reason, and a new join mends it.
 		if err := hub.RemoveNode(ctx, "test", "laptop"); err != nil {
 			t.Fatal(err)

@@ -99,6 +99,11 @@ func (c *Client) Down(ctx context.Context) error {
 	return c.call(ctx, "POST", "/v1/down", nil, nil, nil)
 }
 
+// Set changes what of the settings is given.
+func (c *Client) Set(ctx context.Context, s Settings) error {
+	return c.call(ctx, "POST", "/v1/settings", nil, s, nil)
+}
+
 // Rotate gives the node other keys.
 func (c *Client) Rotate(ctx context.Context) error {
 	return c.call(ctx, "POST", "/v1/rotate", nil, nil, nil)

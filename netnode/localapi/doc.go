@@ -45,6 +45,7 @@
 //	POST /v1/up       {}                  -> {}
 //	POST /v1/down     {}                  -> {}
 //	POST /v1/rotate   {}                  -> {}
+//	POST /v1/settings Settings            -> {}
 //	POST /v1/dial?host=H&port=P           -> 101, then raw bytes
 //
 // A dial asks for "Upgrade: tssh-raw". After the 101 each side's end of data is the half-close

@@ -43,6 +43,7 @@ type Config struct {
 	Join     func(ctx context.Context, r JoinRequest) error
 	Up, Down func(ctx context.Context) error
 	Rotate   func(ctx context.Context) error
+	Settings func(ctx context.Context, s Settings) error
 	Sessions func(ctx context.Context) ([]Session, error)
 	Why      func(ctx context.Context, r WhyRequest) (Why, error)
 	Ping     func(ctx context.Context, host string) (Pong, error)
@@ -184,6 +185,7 @@ func (s *server) routes() http.Handler {
 		handle(pattern, need, callTimeout, f)
 	})
 	handle("POST /v1/rotate", manager, joinTimeout, s.plain(s.cfg.Rotate))
+	handle("POST /v1/settings", manager, callTimeout, s.settings)
 	m.HandleFunc("POST /v1/dial", s.dial)
 	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, Errorf(CodeNotFound, "no such call"))
@@ -301,6 +303,17 @@ func (s *server) join(ctx context.Context, r *http.Request) (any, error) {
 		return nil, Errorf(CodeBadRequest, "no join token given")
 	}
 	return struct{}{}, s.cfg.Join(ctx, q)
+}
+
+func (s *server) settings(ctx context.Context, r *http.Request) (any, error) {
+	if s.cfg.Settings == nil {
+		return nil, unsupported()
+	}
+	var q Settings
+	if err := decode(r.Body, &q); err != nil {
+		return nil, err
+	}
+	return struct{}{}, s.cfg.Settings(ctx, q)
 }
 
 func (s *server) plain(f func(context.Context) error) func(context.Context, *http.Request) (any, error) {

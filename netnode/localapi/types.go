@@ -101,6 +101,11 @@ type JoinRequest struct {
 	Hostname string `json:"hostname,omitempty"`
 }
 
+// Settings are what of a node can be changed while it runs, and is kept. What is nil stays.
+type Settings struct {
+	PortMapping *bool `json:"port_mapping,omitempty"` // ask the router to let peers in
+}
+
 // Session is one SSH connection that this host serves.
 type Session struct {
 	ID        string    `json:"id"`
