@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
@@ -32,6 +34,8 @@ func (f *file) readSSHRule(e *hujson.Value, i int) {
 	var dstMember word
 	before := f.errors
 	more := f.newTerms(rule)
+	sum := sha256.Sum256(f.text[e.StartOffset:e.EndOffset])
+	more.t.id = hex.EncodeToString(sum[:8])
 	known := map[string]func(*hujson.Value){
 		"action":          func(v *hujson.Value) { action, _ = f.str(v, rule+".action") },
 		"src":             func(v *hujson.Value) { src = f.list(v, rule+".src") },

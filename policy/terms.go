@@ -69,6 +69,7 @@ type terms struct {
 	key              string // differs when a session that is open cannot go on under other terms
 	words            string // for people: what differs from the default
 	uses             []use
+	id               string // of the rule's text
 }
 
 // use is a field that hosts of an earlier version do not know.
@@ -101,6 +102,15 @@ func (d Decision) Key() string {
 		return ""
 	}
 	return d.terms.key
+}
+
+// RuleID is the same for the same rule wherever it stands in the file, and another for one
+// that says something else.
+func (d Decision) RuleID() string {
+	if d.terms == nil {
+		return ""
+	}
+	return d.terms.id
 }
 
 // Recalled is an accepted decision as a host kept it: good for Same, and for nothing else.

@@ -252,7 +252,7 @@ func (s *channel) requestProgram(kind, command string) bool {
 	}
 	s.started = true
 	if say, ok := s.c.ask(s.id, kind, command); !ok {
-		return s.sayNo(kind, say)
+		return s.denied(kind, say)
 	}
 	var ok bool
 	if kind, command, ok = s.forced(kind, command); !ok {

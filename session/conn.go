@@ -29,6 +29,8 @@ const (
 	causeRecorder = "recorder-failed" // the journal took no more
 	causeShutdown = "shutdown"        // no monitor, and it cannot or must not go on
 	causeTimeout  = "timeout"         // the client no longer answers
+	causeIdle     = "idle"            // longer than the rule allows
+	causeExpired  = "expired"         // the monitor: longer, or at another time, than the rule allows
 )
 
 // conn is one SSH connection.
@@ -53,6 +55,8 @@ type conn struct {
 	handlers sync.WaitGroup                   // channels being served
 	alive    sync.Once                        // starts what runs beside the channels
 	server   atomic.Pointer[gossh.ServerConn] // from the first channel on
+
+	active atomic.Int64 // when something happened last, for the idle limit; UnixNano
 
 	ctx context.Context // its cause is why the connection ended
 	end context.CancelCauseFunc
@@ -262,6 +266,7 @@ func (c *conn) ready(sc *gossh.ServerConn) error {
 	}
 	c.server.Store(sc)
 	c.alive.Do(func() {
+		go c.watchIdle(c.grant.Load().Idle) // ends with the connection
 		go c.keepalive(sc)     // ends with the connection
 		go c.offerHostKeys(sc) // ends with a write, or the connection
 	})
@@ -291,7 +296,11 @@ func (c *conn) askUnserved(ch uint32, kind, target string) string {
 
 // ask asks the monitor for one more thing. The words are for the person.
 func (c *conn) ask(ch uint32, kind, target string) (say string, ok bool) {
-	body, _, err := c.mon.call(control.Ask, &control.AskMsg{Channel: ch, Kind: kind, Target: clip(target, maxTarget)})
+	if len(target) > maxTarget {
+		// The line feed keeps a command that was cut off from being taken for a whole one.
+		target = clip(target, maxTarget) + "\n(cut off)"
+	}
+	body, _, err := c.mon.call(control.Ask, &control.AskMsg{Channel: ch, Kind: kind, Target: target})
 	if err != nil {
 		if errors.Is(err, errAway) {
 			return errAway.Error(), false
@@ -408,6 +417,8 @@ func (c *conn) announce(e ended) {
 		code = "revoked"
 	case causeRecorder:
 		code = "recorder"
+	case causeIdle, causeExpired:
+		code = "expired"
 	}
 	heard := make(chan struct{})
 	go func() { // ends with the answer, or with the connection
@@ -477,7 +488,7 @@ func (c *conn) finish(failed error) {
 	done := make(chan struct{})
 	go func() { c.handlers.Wait(); close(done) }() // ends with the process at the latest
 	limit := 2 * time.Second
-	forced := slices.Contains([]string{causeRevoked, causeRecorder, causeShutdown}, e.cause)
+	forced := slices.Contains([]string{causeRevoked, causeRecorder, causeShutdown, causeIdle, causeExpired}, e.cause)
 	if forced {
 		limit = killTime
 	}

@@ -237,6 +237,9 @@ func (p *program) output(s *channel, kind recording.Kind, from *os.File, to io.W
 			n, err := from.Read(buf)
 			o.reading.Store(0)
 			if n > 0 {
+				if p.stderr != nil {
+					s.c.touch()
+				}
 				if keep(buf[:n]) != nil {
 					return
 				}
@@ -284,6 +287,7 @@ func (p *program) input(s *channel) {
 	for {
 		n, err := s.ch.Read(buf)
 		if n > 0 {
+			s.c.touch()
 			if s.typed(buf[:n]) != nil {
 				break
 			}

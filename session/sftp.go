@@ -100,6 +100,7 @@ type countReader struct{ s *channel }
 func (c countReader) Read(p []byte) (int, error) {
 	n, err := c.s.ch.Read(p)
 	c.s.typing.count(n)
+	c.s.c.touch()
 	return n, err
 }
 

@@ -141,6 +141,11 @@ func (l *link) begin(b *control.BeginMsg) (*control.GoMsg, *os.File, error) {
 		return &control.GoMsg{Say: say}, nil, nil
 	}
 	g.decision = d
+	if l.slot, say = l.s.takeSlot(l.src, d); say != "" {
+		l.mu.Unlock()
+		l.refused(b.User, d, say)
+		return &control.GoMsg{Say: say}, nil, nil
+	}
 	l.client = clean(b.Client, 255)
 	l.began = l.s.cfg.Now()
 	token := make([]byte, 32)
@@ -166,6 +171,7 @@ func (l *link) begin(b *control.BeginMsg) (*control.GoMsg, *os.File, error) {
 	l.mu.Lock()
 	id, keep := l.id, l.keep
 	d = g.decision
+	l.armLocked()
 	l.mu.Unlock()
 	l.s.loggedIn(l)
 	l.watchRecording()
@@ -175,6 +181,7 @@ func (l *link) begin(b *control.BeginMsg) (*control.GoMsg, *os.File, error) {
 	a := g.account
 	msg := &control.GoMsg{OK: true, Account: control.Account{Name: a.Name, UID: a.UID, GID: a.GID, Groups: a.Groups, Home: a.Home, Shell: a.Shell},
 		ID: id, Start: l.began, Person: l.src.Who(), Node: l.src.Name, AcceptEnv: d.AcceptEnv, Input: d.Terms().RecordInput, Unrecorded: keep.Off, Lossy: keep.Lossy}
+	msg.Idle = d.Terms().IdleLimit
 	msg.Command, msg.Message = d.Terms().Command, d.Terms().LoginMessage
 	if keep.Glass {
 		msg.Notices = append(msg.Notices, sayGlass)
@@ -281,9 +288,16 @@ func (l *link) review() {
 		return
 	}
 	d, say := l.decide(l.grant.user, l.grant.account.UID)
-	if say == "" && !d.Same(l.grant.decision) {
+	cause := causeRevoked
+	switch {
+	case say == "" && !d.Same(l.grant.decision):
 		say = sayChanged
-	} else if say != "" && say != sayGone {
+	case say == "":
+		l.grant.decision = d
+		l.armLocked()
+	case outOfHours(d):
+		cause, say = causeExpired, sayHoursOver
+	case say != sayGone:
 		say = sayRevoked + ": " + say
 	}
 	var channels []*control.RevokeMsg
@@ -309,7 +323,7 @@ func (l *link) review() {
 		defer l.s.wg.Done()
 		defer l.s.revoking.Done()
 		if say != "" {
-			l.revoke(causeRevoked, say)
+			l.revoke(cause, say)
 			return
 		}
 		for _, m := range channels {

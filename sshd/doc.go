@@ -62,7 +62,7 @@
 //	 "user":NAME,"uid":N,"gid":N,"shell":PATH,"src_id":ID,"src_name":NAME,
 //	 "src_user":LOGIN,"src_tags":[TAG],"src_addr":ADDR,"dst_addr":ADDR,
 //	 "remote":"ADDR:PORT","local":"ADDR:PORT","client":TEXT,"began":TIME,
-//	 "keep":{how it is recorded},"key":policy.Decision.Key,"section":TEXT,"rule":N,
+//	 "keep":{how it is recorded},"key":policy.Decision.Key,"slot":TEXT,"section":TEXT,"rule":N,
 //	 "asks":{"CHANNEL":[{"kind":TEXT,"target":TEXT}]},"ttys":{"CHANNEL":"/dev/pts/N"}}
 //
 // START is field 22 of /proc/PID/stat, so that a number that was given out again is not

@@ -58,6 +58,8 @@ type link struct {
 	asks     map[uint32][]ask
 	ttys     map[uint32]string
 	revoked  *control.RevokeMsg // what it was told, or is to be told when it comes back
+	slot     string             // among its owner's sessions of the rule
+	timer    *time.Timer        // to what ends the session by the clock; nil when nothing does
 	detached bool
 	ended    bool // the process; no further dialogue begins
 	cause    string
@@ -96,7 +98,8 @@ func (l *link) serve() {
 	if !ended {
 		close(l.over)
 		l.s.leave(l)
-		return // let go: it lives on
+		l.disarm() // its file says what it had
+		return     // let go: it lives on
 	}
 	l.proc.letGo() // from here on its number may be another's
 	l.mu.Lock()
@@ -462,6 +465,7 @@ func (l *link) finish() {
 		}
 	}
 	l.s.leave(l)
+	l.disarm()
 	if id == "" {
 		return
 	}

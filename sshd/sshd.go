@@ -104,6 +104,7 @@ type Server struct {
 	handed     map[*handed]struct{}
 	handshakes int
 	byPeer     map[string]*usage // by owner
+	slots      map[string]int    // sessions of an owner under a rule that counts them
 	watchers   int               // Serve and ServeConn calls that are on; the first one watches
 	stopWatch  context.CancelFunc
 	watchDone  chan struct{}
@@ -139,7 +140,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Server{cfg: cfg, links: map[*link]struct{}{}, handed: map[*handed]struct{}{}, byPeer: map[string]*usage{}, hush: newHush()}
+	s := &Server{cfg: cfg, links: map[*link]struct{}{}, slots: map[string]int{}, handed: map[*handed]struct{}{}, byPeer: map[string]*usage{}, hush: newHush()}
 	if !cfg.OwnUserOnly {
 		s.logins = &launch.Logins{Utmp: orElse(cfg.Utmp, "/run/utmp"), Wtmp: orElse(cfg.Wtmp, "/var/log/wtmp"), Lastlog: orElse(cfg.Lastlog, "/var/log/lastlog")}
 	}

@@ -45,6 +45,7 @@ type stateFile struct {
 	Shell   string            `json:"shell"`
 	Began   time.Time         `json:"began"`
 	Key     string            `json:"key"`
+	Slot    string            `json:"slot,omitempty"`
 	Section string            `json:"section"`
 	Rule    int               `json:"rule"`
 	Keep    keeping           `json:"keep"`
@@ -78,7 +79,7 @@ func (l *link) saveStateLocked() error {
 	b, err := json.Marshal(stateFile{Version: 1, ID: l.id, PID: l.proc.pid, Start: l.proc.start, Token: hex.EncodeToString(l.token[:]),
 		User: g.user, UID: g.account.UID, GID: g.account.GID, SrcID: l.src.ID, SrcName: l.src.Name, SrcUser: l.src.User, SrcTags: l.src.Tags,
 		SrcAddr: l.srcAddr, DstAddr: l.dstAddr, Remote: l.remote, Local: l.local, Client: l.client, Shell: g.account.Shell, Began: l.began,
-		Key: g.decision.Key(), Section: g.decision.Section, Rule: g.decision.Rule,
+		Key: g.decision.Key(), Slot: l.slot, Section: g.decision.Section, Rule: g.decision.Rule,
 		Keep: l.keep, Asks: l.asks, TTYs: l.ttys})
 	if err != nil {
 		return fmt.Errorf("state: %w", err)
@@ -215,6 +216,9 @@ func (s *Server) takeOver(name string) error {
 	}
 	s.mu.Lock()
 	s.links[l] = struct{}{}
+	if l.slot = st.Slot; l.slot != "" {
+		s.slots[l.slot]++
+	}
 	u := s.byPeer[owner(l.src)]
 	if u == nil {
 		u = &usage{}

@@ -8,6 +8,7 @@ const (
 	causeTerminated = "terminated"
 	causeLost       = "lost"
 	causeShutdown   = "shutdown"
+	causeExpired    = "expired"
 	causeRecorder   = "recorder-failed"
 )
 
@@ -24,6 +25,7 @@ const (
 	saySelfAttested   = "the rule for this login insists on a recording that its own account cannot alter, and this host runs without root"
 	sayRecorder       = "the rule for this login insists on a recorder, and this host cannot reach one yet"
 	sayNoSpool        = "this host cannot record sessions at the moment, and starts none without; tell its administrator"
+	sayHoursOver      = "the time that the rule for this login allows is over"
 	sayRecorderFailed = "this session cannot be recorded any more: the disk of this host is full, or a limit was reached"
 	sayNoRecorder     = "the rule for this login insists on a recorder, and none has taken the beginning of the recording"
 	sayRecorderAway   = "the recorder of this session has not answered for too long"

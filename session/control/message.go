@@ -178,14 +178,15 @@ type GoMsg struct {
 	Input     bool      `json:"input,omitempty"` // keep keys that the terminal echoes
 	// Unrecorded comes without a journal: nothing is kept. Lossy goes on when the journal
 	// takes no more, and says so with unkept; without it the connection ends then.
-	Unrecorded bool     `json:"unrecorded,omitempty"`
-	Lossy      bool     `json:"lossy,omitempty"`
-	Notices    []string `json:"notices,omitempty"` // lines for the person, where a terminal opens
-	Socket     string   `json:"socket,omitempty"`  // where to resume; "" when this connection cannot
-	Token      []byte   `json:"token,omitempty"`
-	Command    string   `json:"command,omitempty"` // the rule's, run instead of whatever is asked for
-	Message    string   `json:"message,omitempty"` // the rule's, shown when a terminal opens
-	Last       string   `json:"last,omitempty"`    // when and from where the account was last used
+	Unrecorded bool          `json:"unrecorded,omitempty"`
+	Lossy      bool          `json:"lossy,omitempty"`
+	Idle       time.Duration `json:"idle,omitempty"`    // end the connection when nothing happened for so long
+	Notices    []string      `json:"notices,omitempty"` // lines for the person, where a terminal opens
+	Socket     string        `json:"socket,omitempty"`  // where to resume; "" when this connection cannot
+	Token      []byte        `json:"token,omitempty"`
+	Command    string        `json:"command,omitempty"` // the rule's, run instead of whatever is asked for
+	Message    string        `json:"message,omitempty"` // the rule's, shown when a terminal opens
+	Last       string        `json:"last,omitempty"`    // when and from where the account was last used
 }
 
 // AskMsg asks for one more thing: Kind is one of the words of Kinds.
