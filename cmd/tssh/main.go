@@ -126,6 +126,8 @@ func (a *app) verb(ctx context.Context, name string, args []string) int {
 		err = a.config(ctx, args)
 	case "sessions":
 		err = a.sessions(ctx, args)
+	case "watch":
+		err = a.watch(ctx, args)
 	case "search":
 		err = a.search(ctx, args)
 	case "play", "verify":

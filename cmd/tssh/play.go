@@ -18,6 +18,7 @@ import (
 
 	"tssh/recording"
 	"tssh/recording/term"
+	"tssh/recording/transcript"
 )
 
 // playOptions are the flags of tssh play.
@@ -87,7 +88,7 @@ func playFile(path string, opt playOptions, stdin, stdout *os.File, stderr io.Wr
 	case onTerminal:
 		err = newPlayer(tr, opt, stdin, stdout).run()
 	default:
-		err = transcript(tr, stdout)
+		err = writeTranscript(tr, stdout)
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "tssh: error: play %s: %v\n", path, err)
@@ -96,8 +97,8 @@ func playFile(path string, opt playOptions, stdin, stdout *os.File, stderr io.Wr
 	return 0
 }
 
-// transcript writes what the terminal showed, line by line, as text.
-func transcript(tr track, w io.Writer) error {
+// writeTranscript writes what the terminal showed, line by line, as text.
+func writeTranscript(tr track, w io.Writer) error {
 	screen, err := tr.start(0)
 	if err != nil {
 		return err
@@ -360,6 +361,7 @@ type track interface {
 	next() (playEvent, error) // io.EOF at the end
 	duration() time.Duration
 	title() string
+	text() (*transcript.Transcript, error) // moves the track; start again afterwards
 	close()
 }
 
@@ -479,9 +481,10 @@ func openRecording(f *os.File, size int64) (track, error) {
 	return t, nil
 }
 
-func (t *recordingTrack) blank() *term.Term {
-	if t.open.PTY {
-		return term.New(t.open.Cols, t.open.Rows)
+// blankScreen is what a channel begins with.
+func blankScreen(o recording.Open) *term.Term {
+	if o.PTY {
+		return term.New(o.Cols, o.Rows)
 	}
 	screen := term.New(0, 0)
 	screen.Write([]byte("\x1b[20h")) // no terminal was there to add carriage returns
@@ -490,7 +493,7 @@ func (t *recordingTrack) blank() *term.Term {
 
 func (t *recordingTrack) start(at time.Duration) (*term.Term, error) {
 	t.pending, t.frame = nil, 0
-	screen := t.blank()
+	screen := blankScreen(t.open)
 	i := t.r.KeyframeBefore(at + t.began)
 	if i == 0 {
 		return screen, nil

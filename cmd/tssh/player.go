@@ -18,7 +18,8 @@ import (
 // colours and text from the emulator, never the recorded bytes.
 //
 //	space pause     + - faster, slower     left right 5 s     up down 1 min
-//	. one step      i pauses as recorded   home end           q quit
+//	. , one step    i pauses as recorded   home end           q quit
+//	/ find          n N next, previous hit { } previous, next command
 type player struct {
 	tr      track
 	opt     playOptions
@@ -34,6 +35,10 @@ type player struct {
 	ended  bool
 	paused bool
 	keys   chan byte
+	find   finder
+
+	from time.Duration        // where it begins
+	more func() (bool, error) // at the end of what there is: may there be more? nil: no
 }
 
 func newPlayer(tr track, opt playOptions, in, out *os.File) *player {
@@ -65,7 +70,7 @@ func (p *player) run() (err error) {
 			_, err = fmt.Fprintf(p.out, "%s: played to %s of %s\r\n", printable(p.tr.title()), recording.Clock(p.at), recording.Clock(p.tr.duration()))
 		}
 	}()
-	if err := p.seek(0); err != nil {
+	if err := p.seek(p.from); err != nil {
 		return err
 	}
 	for {
@@ -73,7 +78,20 @@ func (p *player) run() (err error) {
 			return err
 		}
 		if p.ended && !p.paused {
-			return nil
+			if p.more == nil {
+				return nil
+			}
+			more, err := p.more()
+			if err != nil {
+				return err
+			}
+			p.ended = !more
+			if err := p.applyUntil(p.at); err != nil {
+				return err
+			}
+			if !more {
+				return nil
+			}
 		}
 		before := time.Now()
 		wait := p.wait()
@@ -167,7 +185,23 @@ const (
 
 // key acts on one key. Arrows are translated by readKeys.
 func (p *player) key(k byte) (quit bool, err error) {
+	p.find.say = ""
+	if p.find.typing {
+		return false, p.typeKey(k)
+	}
 	switch k {
+	case '/':
+		p.find.typing, p.find.typed, p.paused = true, nil, true
+	case 'n':
+		return false, p.hit(1)
+	case 'N':
+		return false, p.hit(-1)
+	case '}':
+		return false, p.command(1)
+	case '{':
+		return false, p.command(-1)
+	case ',':
+		return false, p.back()
 	case 'q', 3, 4:
 		return true, nil
 	case ' ':
@@ -283,6 +317,12 @@ func (p *player) status() string {
 	}
 	words := fmt.Sprintf(" %s %gx  %s / %s  space pause  +/- speed  arrows seek  q quit  %s", how, p.opt.Speed,
 		recording.Clock(p.at), recording.Clock(p.tr.duration()), printable(p.tr.title()))
+	if p.find.say != "" {
+		words = " " + printable(p.find.say) + " " + words
+	}
+	if p.find.typing {
+		words = " /" + string(p.find.typed) + "_   Enter finds, a regular expression will do"
+	}
 	if cols, rows := p.screen.Size(); cols > p.cols || rows > p.rows-1 {
 		words = fmt.Sprintf(" (%dx%d of %dx%d)%s", min(cols, p.cols), min(rows, p.rows-1), cols, rows, words)
 	}

@@ -141,6 +141,7 @@ Files and programs:
 Recordings:
   sessions [FILTER...]                        what was recorded: who:alice host:web exit:!0 is:live ...
   search WORDS...                             what was on the screens of recordings
+  watch ID                                    a session that still runs
   play ID|FILE, verify ID|FILE                watch it, check it
   policy eval|check|test ...                  ask the policy engine
 

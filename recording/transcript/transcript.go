@@ -79,9 +79,9 @@ var errFull = errors.New("full")
 
 // Read makes the transcript of a whole recording, or of what there is of it.
 func Read(r *recording.Reader, lim Limits) (*Transcript, error) {
-	b := newBuilder(lim)
+	b := NewBuilder(lim)
 	err := r.Events(func(e recording.Event) error {
-		b.event(e)
+		b.Event(e)
 		if b.full {
 			b.t.Until = e.At
 			return errFull
@@ -91,11 +91,11 @@ func Read(r *recording.Reader, lim Limits) (*Transcript, error) {
 	if err != nil && !errors.Is(err, errFull) {
 		return nil, err
 	}
-	b.finish(r.Duration())
-	return &b.t, nil
+	return b.Done(r.Duration()), nil
 }
 
-type builder struct {
+// Builder makes a transcript of events that are given to it one by one.
+type Builder struct {
 	t     Transcript
 	lim   Limits
 	bytes int
@@ -104,7 +104,8 @@ type builder struct {
 	seed  maphash.Seed
 }
 
-func newBuilder(lim Limits) *builder {
+// NewBuilder begins a transcript.
+func NewBuilder(lim Limits) *Builder {
 	def := func(n *int, d int) {
 		if *n <= 0 {
 			*n = d
@@ -114,7 +115,7 @@ func newBuilder(lim Limits) *builder {
 	def(&lim.Bytes, 16<<20)
 	def(&lim.Commands, 10_000)
 	def(&lim.Marks, 10_000)
-	return &builder{lim: lim, ch: map[uint32]*channel{}, seed: maphash.MakeSeed()}
+	return &Builder{lim: lim, ch: map[uint32]*channel{}, seed: maphash.MakeSeed()}
 }
 
 // channel is one channel on the way. Its screen is nil where no terminal was.
@@ -141,7 +142,8 @@ type channel struct {
 	promptY int
 }
 
-func (b *builder) event(e recording.Event) {
+// Event takes the next event; a Builder that is full takes no more.
+func (b *Builder) Event(e recording.Event) {
 	if e.Kind == recording.KindOpen {
 		b.open(e)
 		return
@@ -235,7 +237,7 @@ func bulkWords(k recording.Bulk) string {
 	return k.Stream + ": " + itoa(int(k.Bytes)) + " bytes were not kept, sha256 " + k.SHA256
 }
 
-func (b *builder) open(e recording.Event) {
+func (b *Builder) open(e recording.Event) {
 	var o recording.Open
 	if json.Unmarshal(e.Data, &o) != nil || len(b.ch) >= maxScreens {
 		return
@@ -252,14 +254,14 @@ func (b *builder) open(e recording.Event) {
 	}
 }
 
-func (b *builder) mark(e recording.Event, kind, text string) {
+func (b *Builder) mark(e recording.Event, kind, text string) {
 	if len(b.t.Marks) < b.lim.Marks {
 		b.t.Marks = append(b.t.Marks, Mark{e.Channel, e.At, kind, clean(text, maxText)})
 	}
 }
 
 // begin starts a command and returns its index, -1 if there are too many.
-func (b *builder) begin(c *channel, at time.Duration, text, source string) int {
+func (b *Builder) begin(c *channel, at time.Duration, text, source string) int {
 	if len(b.t.Commands) >= b.lim.Commands {
 		return -1
 	}
@@ -268,7 +270,7 @@ func (b *builder) begin(c *channel, at time.Duration, text, source string) int {
 }
 
 // end closes the command that a shell ran, if there is one.
-func (b *builder) end(c *channel, at time.Duration, exit *int) {
+func (b *Builder) end(c *channel, at time.Duration, exit *int) {
 	if c.command < 0 || c.command == c.exec {
 		return
 	}
@@ -280,7 +282,7 @@ func (b *builder) end(c *channel, at time.Duration, exit *int) {
 }
 
 // line keeps a line, unless it was kept lately.
-func (b *builder) line(c *channel, at time.Duration, text string, stderr bool) {
+func (b *Builder) line(c *channel, at time.Duration, text string, stderr bool) {
 	text = clean(strings.TrimRight(text, " "), maxText)
 	if text == "" || b.full {
 		return
@@ -308,7 +310,7 @@ func (b *builder) line(c *channel, at time.Duration, text string, stderr bool) {
 }
 
 // scrolled gets a line that leaves the screen at its top.
-func (b *builder) scrolled(c *channel, line string) {
+func (b *Builder) scrolled(c *channel, line string) {
 	at := c.at
 	if c.from > 0 && len(c.written) > 0 {
 		at = c.written[0] // it was in view since then, and is not any more
@@ -339,7 +341,7 @@ func (c *channel) wrote() {
 }
 
 // still looks at the rows if the screen stood still until now.
-func (b *builder) still(c *channel, now time.Duration) {
+func (b *Builder) still(c *channel, now time.Duration) {
 	waited := now - c.at
 	if !c.dirty || waited < pause {
 		return
@@ -361,7 +363,7 @@ func (b *builder) still(c *channel, now time.Duration) {
 }
 
 // rows takes the rows of the screen; the one with the cursor only at the end.
-func (b *builder) rows(c *channel, all bool) {
+func (b *Builder) rows(c *channel, all bool) {
 	c.dirty = false
 	_, rows := c.screen.Size()
 	_, cy, _ := c.screen.Cursor()
@@ -374,7 +376,7 @@ func (b *builder) rows(c *channel, all bool) {
 }
 
 // flush takes whatever is left when nothing more comes.
-func (b *builder) flush(c *channel, at time.Duration) {
+func (b *Builder) flush(c *channel, at time.Duration) {
 	if c.screen != nil {
 		b.rows(c, true)
 		return
@@ -386,15 +388,17 @@ func (b *builder) flush(c *channel, at time.Duration) {
 	}
 }
 
-func (b *builder) finish(at time.Duration) {
+// Done ends the transcript at a time and returns it.
+func (b *Builder) Done(at time.Duration) *Transcript {
 	for _, c := range b.ch {
 		b.flush(c, at)
 		b.end(c, at, nil)
 	}
+	return &b.t
 }
 
 // write gives bytes to the screen and stops at each mark and each end of a typed row.
-func (b *builder) write(c *channel, data []byte) {
+func (b *Builder) write(c *channel, data []byte) {
 	c.dirty = true
 	for len(data) > 0 {
 		n, m, ok := c.scan.next(data)
@@ -407,7 +411,7 @@ func (b *builder) write(c *channel, data []byte) {
 }
 
 // screenWrite is one write, in which the cursor may leave the row of a prompt.
-func (b *builder) screenWrite(c *channel, data []byte) {
+func (b *Builder) screenWrite(c *channel, data []byte) {
 	if c.marks || c.promptY < 0 {
 		c.screen.Write(data)
 		return
@@ -437,7 +441,7 @@ func (b *builder) screenWrite(c *channel, data []byte) {
 	c.screen.Write(data)
 }
 
-func (b *builder) guess(c *channel, typed string) int {
+func (b *Builder) guess(c *channel, typed string) int {
 	if n := b.begin(c, c.at, typed, SourceGuess); n >= 0 {
 		return n
 	}
@@ -445,7 +449,7 @@ func (b *builder) guess(c *channel, typed string) int {
 }
 
 // shellMark acts on what the shell says of itself.
-func (b *builder) shellMark(c *channel, m mark) {
+func (b *Builder) shellMark(c *channel, m mark) {
 	if !c.marks {
 		c.marks, c.promptY = true, -1
 	}
@@ -479,7 +483,7 @@ func (b *builder) shellMark(c *channel, m mark) {
 }
 
 // typed is the text from where the command began to the cursor.
-func (b *builder) typed(c *channel) string {
+func (b *Builder) typed(c *channel) string {
 	_, y, _ := c.screen.Cursor()
 	var text strings.Builder
 	for row := max(0, c.inputY); row <= y && row-c.inputY < 20; row++ {
@@ -493,7 +497,7 @@ func (b *builder) typed(c *channel) string {
 }
 
 // plain takes output of a channel without a terminal.
-func (b *builder) plain(c *channel, e recording.Event) {
+func (b *Builder) plain(c *channel, e recording.Event) {
 	i := 0
 	if e.Kind == recording.KindStderr {
 		i = 1

@@ -12,16 +12,16 @@ import (
 	"tssh/recording"
 )
 
-// tape plays events into a builder under a clock of its own.
+// tape plays events into a Builder under a clock of its own.
 type tape struct {
-	b  *builder
+	b  *Builder
 	at time.Duration
 }
 
-func newTape() *tape { return &tape{b: newBuilder(Limits{})} }
+func newTape() *tape { return &tape{b: NewBuilder(Limits{})} }
 
 func (p *tape) ev(ch uint32, k recording.Kind, data string) *tape {
-	p.b.event(recording.Event{At: p.at, Channel: ch, Kind: k, Data: []byte(data)})
+	p.b.Event(recording.Event{At: p.at, Channel: ch, Kind: k, Data: []byte(data)})
 	return p
 }
 
@@ -48,8 +48,7 @@ func (p *tape) typed(text string) *tape {
 }
 
 func (p *tape) done() *Transcript {
-	p.b.finish(p.at)
-	return &p.b.t
+	return p.b.Done(p.at)
 }
 
 func texts(t *Transcript) string {
@@ -163,7 +162,7 @@ func TestAnyChunking(t *testing.T) {
 }
 
 func TestBounds(t *testing.T) {
-	p := &tape{b: newBuilder(Limits{Lines: 5, Commands: 2, Marks: 3})}
+	p := &tape{b: NewBuilder(Limits{Lines: 5, Commands: 2, Marks: 3})}
 	p.json(1, recording.KindOpen, recording.Open{Type: "exec", Command: strings.Repeat("x", 5000)})
 	for i := range 20 {
 		p.wait(time.Second).out(fmt.Sprintf("%d%s\n", i, strings.Repeat("y", 5000))).json(1, recording.KindNote, recording.Note{What: "n"}).json(9, recording.KindOpen, recording.Open{Type: "exec", Command: "c"})

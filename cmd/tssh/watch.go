@@ -1,0 +1,249 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"time"
+
+	xterm "golang.org/x/term"
+
+	"tssh/recording"
+	"tssh/recording/term"
+	"tssh/recording/transcript"
+)
+
+// watch is `tssh watch ID`: a session that still runs, from its last keyframe on, followed until it ends.
+// The keys are those of play: one may go back, and End goes to what happens now.
+func (a *app) watch(ctx context.Context, args []string) error {
+	f := a.flags("watch")
+	form := "watch ID"
+	if err := f.parse(args, 1, 1, form); err != nil {
+		return err
+	}
+	id := f.rest[0]
+	if !recordingID.MatchString(id) {
+		return usage("%q is not the id of a recording", id).withHint("tssh sessions is:live")
+	}
+	if !xterm.IsTerminal(int(a.outFile.Fd())) {
+		return usage("watch draws on a terminal, and this is none").withHint("tssh play " + id + " | cat")
+	}
+	hc, err := a.hub(ctx)
+	if err != nil {
+		return err
+	}
+	t := &remoteTrack{get: func(path string, v any) error { return hubJSON(ctx, hc, "/api/recordings/"+url.PathEscape(id)+path, v) }}
+	if err := t.refresh(); err != nil {
+		return err
+	}
+	if len(t.d.Channels) == 0 {
+		return failed("nothing has been asked for on this connection yet")
+	}
+	return watchTrack(t, a.in, a.outFile)
+}
+
+func watchTrack(t *remoteTrack, in, out *os.File) error {
+	t.choose()
+	p := newPlayer(t, playOptions{Speed: 1, Idle: time.Second}, in, out)
+	p.from = t.duration()
+	var asked time.Time
+	p.more = func() (bool, error) {
+		if !t.d.Live {
+			return false, nil
+		}
+		if time.Since(asked) < pollLive {
+			return true, nil
+		}
+		asked = time.Now()
+		return true, t.refresh()
+	}
+	if err := p.run(); err != nil {
+		return explain(err)
+	}
+	return nil
+}
+
+// pollLive is how often the hub is asked for more. A host sends every few seconds.
+const pollLive = time.Second
+
+func hubJSON(ctx context.Context, hc *http.Client, path string, v any) error {
+	resp, err := hubGet(ctx, hc, path, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxList)).Decode(v); err != nil {
+		return failed("the hub's answer is not understood: %v", err)
+	}
+	return nil
+}
+
+// remoteTrack is a recording at the hub, of which frames come when they are needed.
+type remoteTrack struct {
+	get func(path string, v any) error
+	d   struct {
+		Who      string  `json:"who"`
+		User     string  `json:"local_user"`
+		Host     string  `json:"host"`
+		Live     bool    `json:"live"`
+		Duration float64 `json:"duration"`
+		Channels []struct {
+			N      uint32  `json:"n"`
+			Type   string  `json:"type"`
+			PTY    bool    `json:"pty"`
+			Cols   int     `json:"cols"`
+			Rows   int     `json:"rows"`
+			Opened float64 `json:"opened"`
+		} `json:"channel_list"`
+		Frames []struct {
+			First    float64 `json:"first"`
+			Keyframe bool    `json:"keyframe"`
+		} `json:"frames"`
+	}
+	ch      uint32
+	open    recording.Open
+	frame   int // the next to get
+	pending []remoteEvent
+}
+
+type remoteEvent struct {
+	T       float64         `json:"t"`
+	Channel uint32          `json:"ch"`
+	Kind    string          `json:"k"`
+	Data    []byte          `json:"d"`
+	JSON    json.RawMessage `json:"j"`
+}
+
+type remoteFrame struct {
+	Keyframes []struct {
+		Channel uint32 `json:"channel"`
+		Cols    int    `json:"cols"`
+		Rows    int    `json:"rows"`
+		Data    []byte `json:"data"`
+	} `json:"keyframes"`
+	Events []remoteEvent `json:"events"`
+}
+
+func (t *remoteTrack) refresh() error { return t.get("", &t.d) }
+
+// choose takes the first channel with a terminal, or the first.
+func (t *remoteTrack) choose() {
+	c := t.d.Channels[0]
+	for _, x := range t.d.Channels {
+		if x.PTY {
+			c = x
+			break
+		}
+	}
+	t.ch, t.open = c.N, recording.Open{Type: c.Type, PTY: c.PTY, Cols: c.Cols, Rows: c.Rows}
+}
+
+func (t *remoteTrack) fetch(i int) (remoteFrame, error) {
+	var f remoteFrame
+	err := t.get("/frames/"+strconv.Itoa(i), &f)
+	return f, err
+}
+
+func (t *remoteTrack) start(at time.Duration) (*term.Term, error) {
+	t.pending, t.frame = nil, 0
+	screen := blankScreen(t.open)
+	for i := len(t.d.Frames) - 1; i > 0; i-- {
+		if !t.d.Frames[i].Keyframe || t.d.Frames[i].First > at.Seconds() {
+			continue
+		}
+		f, err := t.fetch(i)
+		if err != nil {
+			return nil, err
+		}
+		for _, k := range f.Keyframes {
+			if k.Channel == t.ch {
+				screen = term.New(k.Cols, k.Rows)
+				screen.Write(k.Data)
+				t.pending, t.frame = f.Events, i+1
+				return screen, nil
+			}
+		}
+	}
+	return screen, nil
+}
+
+func (t *remoteTrack) next() (playEvent, error) {
+	for {
+		for len(t.pending) > 0 {
+			e := t.pending[0]
+			t.pending = t.pending[1:]
+			if e.Channel != t.ch {
+				continue
+			}
+			at := time.Duration(e.T * float64(time.Second))
+			switch e.Kind {
+			case "output", "stderr":
+				return playEvent{at: at, data: e.Data}, nil
+			case "resize":
+				var r recording.Resize
+				if json.Unmarshal(e.JSON, &r) == nil && r.Cols > 0 && r.Rows > 0 {
+					return playEvent{at: at, cols: r.Cols, rows: r.Rows}, nil
+				}
+			}
+		}
+		if t.frame >= len(t.d.Frames) {
+			return playEvent{}, io.EOF
+		}
+		f, err := t.fetch(t.frame)
+		if err != nil {
+			return playEvent{}, err
+		}
+		t.pending = f.Events
+		t.frame++
+	}
+}
+
+func (t *remoteTrack) duration() time.Duration {
+	return time.Duration(t.d.Duration * float64(time.Second))
+}
+
+func (t *remoteTrack) title() string {
+	state := "live"
+	if !t.d.Live {
+		state = "over"
+	}
+	return fmt.Sprintf("%s: %s as %s on %s", state, t.d.Who, t.d.User, t.d.Host)
+}
+
+func (t *remoteTrack) close() {}
+
+func (t *remoteTrack) text() (*transcript.Transcript, error) {
+	var got struct {
+		Lines []struct {
+			T       float64 `json:"t"`
+			Channel uint32  `json:"ch"`
+			Text    string  `json:"text"`
+		} `json:"lines"`
+		Commands []struct {
+			T    float64 `json:"t"`
+			Text string  `json:"text"`
+		} `json:"commands"`
+		Total int `json:"total"`
+	}
+	out := &transcript.Transcript{}
+	for {
+		got.Lines, got.Commands = nil, nil
+		if err := t.get("/transcript?from="+strconv.Itoa(len(out.Lines)), &got); err != nil {
+			return nil, err
+		}
+		for _, l := range got.Lines {
+			out.Lines = append(out.Lines, transcript.Line{Channel: l.Channel, At: time.Duration(l.T * float64(time.Second)), Text: l.Text})
+		}
+		for _, c := range got.Commands {
+			out.Commands = append(out.Commands, transcript.Command{Channel: t.ch, At: time.Duration(c.T * float64(time.Second)), Text: c.Text})
+		}
+		if len(got.Lines) == 0 || len(out.Lines) >= got.Total {
+			return out, nil
+		}
+	}
+}
