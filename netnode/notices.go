@@ -30,6 +30,9 @@ type notices struct {
 func (n *Node) Notices() []Notice {
 	n.found.mu.Lock()
 	defer n.found.mu.Unlock()
+	if n.view.Load() == nil {
+		return nil // nothing is known yet, not even for a moment
+	}
 	if n.found.when.IsZero() || time.Since(n.found.when) > noticeAge {
 		n.found.have, n.found.when = n.lookAround(), time.Now()
 	}
