@@ -223,6 +223,9 @@ func (c *conn) becomeUser(user, client string) (say string, err error) {
 	}
 	c.acc = launch.Account{Name: g.Account.Name, UID: g.Account.UID, GID: g.Account.GID, Groups: g.Account.Groups, Home: g.Account.Home, Shell: g.Account.Shell}
 	c.starter = launch.NewStarter(c.acc.UID)
+	if err := c.starter.SELinux(c.acc); err != nil {
+		return "this host could not find the SELinux context of your account", err
+	}
 	if err := launch.Become(c.acc); err != nil {
 		return "", err
 	}

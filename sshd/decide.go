@@ -190,6 +190,7 @@ func (l *link) begin(b *control.BeginMsg) (*control.GoMsg, *os.File, error) {
 	if l.s.logins != nil {
 		msg.Last = l.s.logins.Last(a.UID)
 	}
+	l.scope(msg)
 	if l.survive {
 		msg.Socket, msg.Token = l.s.socketPath(), token
 	}

@@ -203,6 +203,9 @@ func (l *link) dialogue(ctl *control.Conn) error {
 		if file != nil {
 			file.Close()
 		}
+		if g, ok := answer.Body.(*control.GoMsg); ok && g.Scope != nil {
+			g.Scope.Close() // it is the process's now
+		}
 		if err != nil {
 			return err
 		}

@@ -88,6 +88,7 @@ type Config struct {
 	Accounts     launch.Accounts                          // where accounts are looked up
 	Utmp, Wtmp   string                                   // login records; "" means the system's
 	Lastlog      string                                   //
+	Logind       *launch.Logind                           // opens a session there for each login; nil: does not
 	FallThrough  string                                   // address of the host's own SSH server, for peers no ssh rule is about; "": they are refused
 	Now          func() time.Time                         // nil: time.Now
 }

@@ -32,6 +32,7 @@ import (
 	"tssh/recording/audit"
 	"tssh/recording/ship"
 	"tssh/recording/term"
+	"tssh/session/launch"
 	"tssh/sshd"
 )
 
@@ -421,7 +422,7 @@ func (h *host) serve(ctx context.Context, n *netnode.Node, c *netmap.Client) err
 		Policy:  func() *policy.Policy { return c.Map().Policy },
 		Changed: h.changed, HostSigners: h.keys.signers, Spool: h.spool, ShipNow: h.shipNow,
 		ConnCommand: []string{"/proc/self/exe", "conn"}, RunDir: filepath.Join(h.flags.runDir, "sshd"),
-		FallThrough: h.flags.fallThrough, Audit: h.audited, Log: h.log, Mesh: c.Map().Mesh, SelfAttested: !root, OwnUserOnly: !root,
+		FallThrough: h.flags.fallThrough, Logind: logind(root), Audit: h.audited, Log: h.log, Mesh: c.Map().Mesh, SelfAttested: !root, OwnUserOnly: !root,
 	})
 	if err != nil {
 		l.Close()
@@ -492,4 +493,12 @@ func tableOf(nm *netmap.Map) *names.Table {
 		hosts = append(hosts, names.Host{Name: p.Name, Addrs: p.Addrs})
 	}
 	return names.New(nm.Mesh, []netip.Prefix{nm.Range4, nm.Range6}, hosts)
+}
+
+// logind is systemd's, where that is what the host runs on and this daemon may speak for users.
+func logind(root bool) *launch.Logind {
+	if !root || !launch.Systemd() {
+		return nil
+	}
+	return &launch.Logind{}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"tssh/policy"
@@ -187,6 +188,9 @@ type GoMsg struct {
 	Command    string        `json:"command,omitempty"` // the rule's, run instead of whatever is asked for
 	Message    string        `json:"message,omitempty"` // the rule's, shown when a terminal opens
 	Last       string        `json:"last,omitempty"`    // when and from where the account was last used
+	Env        []string      `json:"env,omitempty"`     // of the session that logind opened
+	Scoped     bool          `json:"scoped,omitempty"`  // there is a Scope: it comes as the last descriptor
+	Scope      *os.File      `json:"-"`                 // logind's session lasts as long as this is open; the receiver owns it
 }
 
 // AskMsg asks for one more thing: Kind is one of the words of Kinds.

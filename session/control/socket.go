@@ -65,9 +65,16 @@ func (c *Conn) Send(m Message, file *os.File) error {
 	if err != nil {
 		return err
 	}
-	var oob []byte
+	var fds []int
 	if file != nil {
-		oob = unix.UnixRights(int(file.Fd()))
+		fds = append(fds, int(file.Fd()))
+	}
+	if g, ok := m.Body.(*GoMsg); ok && g.Scope != nil {
+		fds = append(fds, int(g.Scope.Fd()))
+	}
+	var oob []byte
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -89,13 +96,13 @@ func (c *Conn) Receive() (Message, *os.File, error) {
 	if err != nil {
 		return Message{}, nil, fmt.Errorf("control: %w", err)
 	}
-	file, ferr := descriptor(oob[:oobn])
+	files, ferr := descriptors(oob[:oobn])
 	if n == 0 && oobn == 0 {
 		return Message{}, nil, fmt.Errorf("control: %w", io.EOF)
 	}
 	fail := func(err error) (Message, *os.File, error) {
-		if file != nil {
-			file.Close()
+		for _, f := range files {
+			f.Close()
 		}
 		return Message{}, nil, err
 	}
@@ -109,15 +116,27 @@ func (c *Conn) Receive() (Message, *os.File, error) {
 	if err != nil {
 		return fail(err)
 	}
-	if file != nil && m.Type != Go {
+	if len(files) > 0 && m.Type != Go {
 		return fail(fmt.Errorf("control: a descriptor with %s", m.Type))
 	}
-	return m, file, nil
+	if g, ok := m.Body.(*GoMsg); ok && g.Scoped {
+		if len(files) == 0 {
+			return fail(errors.New("control: no descriptor of the scope"))
+		}
+		g.Scope, files = files[len(files)-1], files[:len(files)-1]
+	}
+	switch len(files) {
+	case 0:
+		return m, nil, nil
+	case 1:
+		return m, files[0], nil
+	}
+	return fail(errors.New("control: a descriptor too many"))
 }
 
-// descriptor returns the one descriptor of a control message. More than one is an error,
-// and all of them are closed.
-func descriptor(oob []byte) (*os.File, error) {
+// descriptors returns those of a control message. More than two are an error, and all of
+// them are closed.
+func descriptors(oob []byte) ([]*os.File, error) {
 	if len(oob) == 0 {
 		return nil, nil
 	}
@@ -132,14 +151,18 @@ func descriptor(oob []byte) (*os.File, error) {
 			fds = append(fds, got...)
 		}
 	}
-	if len(fds) == 1 {
-		unix.CloseOnExec(fds[0])
-		return os.NewFile(uintptr(fds[0]), "passed"), nil
+	if len(fds) != 1 && len(fds) != 2 {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+		return nil, errors.New("control: neither one descriptor nor two")
 	}
+	var files []*os.File
 	for _, fd := range fds {
-		unix.Close(fd)
+		unix.CloseOnExec(fd)
+		files = append(files, os.NewFile(uintptr(fd), "passed"))
 	}
-	return nil, errors.New("control: not exactly one descriptor")
+	return files, nil
 }
 
 // Peer returns the credentials of the process at the other end.

@@ -27,10 +27,18 @@
 // TSSH_SESSION, and of the client's own only what AcceptEnv lets in. Names that change
 // what a loader, a shell or the C library does are refused whatever a policy says.
 //
-// # utmp and wtmp
+// # Around a session
 //
-// Both hold 384-byte records as in utmp(5), little endian, on every 64-bit Linux:
+// The audit login id and a session keyring are set on the thread that starts programs, and
+// where SELinux is enforcing the context of the account (SELinux; not run on such a host).
+// Where systemd runs, the monitor opens a session at logind for the connection process
+// (Logind, by D-Bus; tested against a stand-in), whose descriptor that process keeps open.
+//
+// # utmp, wtmp and lastlog
+//
+// The first two hold 384-byte records as in utmp(5), little endian, on every 64-bit Linux:
 // type int16, pad, pid int32, line [32], id [4], user [32], host [256], exit 2*int16,
-// session int32, sec int32, usec int32, addr [16], unused [20]. A file that is absent
-// is left absent.
+// session int32, sec int32, usec int32, addr [16], unused [20]. Lastlog
+// is an array by uid of time int32, line [32], host [256]. A file that is absent is left
+// absent; the databases of newer systems (wtmpdb, lastlog2) are not written.
 package launch

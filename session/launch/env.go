@@ -17,6 +17,7 @@ type EnvFacts struct {
 	Session    string // id of the recording
 	TTY        string // path of the terminal, "" without one
 	Term       string
+	Logind     []string // NAME=value of the session that logind opened
 	Client     []string // NAME=value as the client sent and AcceptEnv let in
 }
 
@@ -34,6 +35,7 @@ func Environment(f EnvFacts) []string {
 		_, port, _ := strings.Cut(f.LocalAddr, " ")
 		env = append(env, "SSH_CLIENT="+f.RemoteAddr+" "+port, "SSH_CONNECTION="+f.RemoteAddr+" "+f.LocalAddr)
 	}
+	env = append(env, f.Logind...)
 	if f.TTY != "" {
 		env = append(env, "SSH_TTY="+f.TTY, "TERM="+f.Term)
 	}

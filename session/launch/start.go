@@ -23,7 +23,7 @@ type Starter struct {
 }
 
 type job struct {
-	cmd  *exec.Cmd
+	do   func() error
 	errc chan<- error
 }
 
@@ -41,7 +41,7 @@ func NewStarter(uid uint32) *Starter {
 		_, _ = unix.KeyctlJoinSessionKeyring("_ses.tssh")
 		close(ready)
 		for j := range s.jobs {
-			j.errc <- j.cmd.Start()
+			j.errc <- j.do()
 		}
 	}()
 	<-ready
@@ -49,9 +49,12 @@ func NewStarter(uid uint32) *Starter {
 }
 
 // Start starts cmd. It does not wait for it.
-func (s *Starter) Start(cmd *exec.Cmd) error {
+func (s *Starter) Start(cmd *exec.Cmd) error { return s.run(cmd.Start) }
+
+// run does something on the thread.
+func (s *Starter) run(do func() error) error {
 	errc := make(chan error, 1)
-	s.jobs <- job{cmd, errc}
+	s.jobs <- job{do, errc}
 	return <-errc
 }
 
