@@ -70,6 +70,7 @@ func (s *Server) CheckPolicy(name string, text []byte) CheckResult {
 		}
 		problems = append(problems, policy.RunTests(p, d)...)
 		r.Warnings = s.lockouts(name, p, d)
+		r.Problems = append(r.Problems, s.behind(name, p)...)
 	}
 	for _, x := range problems {
 		if x.Warning {

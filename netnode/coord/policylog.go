@@ -134,6 +134,31 @@ func (s *Server) lockouts(name string, next *policy.Policy, d *policy.Directory)
 	return []string{fmt.Sprintf("%s: warning: no administrator could log in on %s any more", name, policy.Few(hosts))}
 }
 
+// maxBehind bounds how many hosts are named as too old.
+const maxBehind = 20
+
+// behind names the hosts that are there now and could not enforce the policy. One that is
+// away and comes back too old to read it lets nobody do anything.
+func (s *Server) behind(name string, next *policy.Policy) []string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var out []string
+	for id, t := range s.streams {
+		n := s.st.nodes[id]
+		if n == nil {
+			continue
+		}
+		if missing := next.Missing(t.says); len(missing) > 0 {
+			out = append(out, fmt.Sprintf("%s: %s cannot enforce %s: upgrade it first", name, n.rec.Name, policy.Few(missing)))
+		}
+	}
+	slices.Sort(out)
+	if more := len(out) - maxBehind; more > 0 {
+		out = append(out[:maxBehind], fmt.Sprintf("%s: and %d more hosts", name, more))
+	}
+	return out
+}
+
 // putPolicy puts a policy that was checked in force, unless it is no longer the one that
 // its author started from; 0 does not ask.
 func (s *Server) putPolicy(ctx context.Context, who, name string, text []byte, ifMatch int64) (rev int64, err error) {

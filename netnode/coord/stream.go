@@ -20,6 +20,7 @@ type stream struct {
 	node string
 	wake chan struct{}
 	stop context.CancelFunc
+	says []string // what the node understands
 
 	// owned by serve
 	rev  int64
@@ -144,7 +145,7 @@ func (s *Server) open(stop context.CancelFunc, key netmap.ControlPublic, h *netm
 	if s.closed {
 		return nil, &netmap.Problem{Code: netmap.CodeBusy, Say: "the hub is about to stop"}
 	}
-	t := &stream{node: id, wake: make(chan struct{}, 1), stop: stop, rev: h.Since, view: st.view, eps: map[string]bool{}}
+	t := &stream{node: id, wake: make(chan struct{}, 1), stop: stop, says: h.Understands, rev: h.Since, view: st.view, eps: map[string]bool{}}
 	switch {
 	case h.Epoch == st.epoch && h.Since > st.rev:
 		return nil, &netmap.Problem{Code: netmap.CodeBehind, Say: "the hub is behind what this node has seen: if its database was put back, start it once with --restored"}

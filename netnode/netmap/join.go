@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"tssh/policy"
 )
 
 // JoinConfig is what a node needs to become a member.
@@ -192,7 +194,7 @@ func askJoin(ctx context.Context, c *JoinConfig, s *State) (*JoinReply, error) {
 	}
 }
 
-func understands() []string { return []string{"policy/1"} }
+func understands() []string { return policy.Understands() }
 
 // accept checks the answer as a hostile one and fills in the state.
 func (s *State) accept(r *JoinReply) error {
