@@ -8,6 +8,7 @@ import (
 // TestHostBehind: a policy that a live host could not enforce is refused, and the host named.
 func TestHostBehind(t *testing.T) {
 	h := newHub(t, nil)
+	h.user("alice@example.com")
 	s := h.join("old", KeyRequest{User: "alice@example.com"})
 	m := h.member(s, nil)
 	<-m.maps // its stream is open
