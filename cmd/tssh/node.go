@@ -256,7 +256,7 @@ func (a *app) up(ctx context.Context, args []string) error {
 	}
 	if *token != "" {
 		if _, err := netmap.ParseToken(*token); err != nil {
-			return failed("%v", err).withHint("copy the whole line that tsshub key create printed")
+			return failed("%s", strings.TrimPrefix(err.Error(), "netmap: ")).withHint("copy the whole line that tsshub key create printed")
 		}
 	}
 	c, st, err := a.node(ctx, *token == "")

@@ -151,7 +151,7 @@ func (f runFlags) token(stdin io.Reader) (netmap.Token, bool, error) {
 	}
 	t, err := netmap.ParseToken(text)
 	if err != nil {
-		return t, false, fail("%v", err).hint("copy the whole line that tsshub key create printed")
+		return t, false, fail("%s", strings.TrimPrefix(err.Error(), "netmap: ")).hint("copy the whole line that tsshub key create printed")
 	}
 	return t, true, nil
 }

@@ -40,6 +40,7 @@ func (c *cli) verbs() map[string]verb {
 			fs.BoolVar(&key.Ephemeral, "ephemeral", false, "")
 			fs.BoolVar(&key.Suffix, "suffix", false, "")
 			fs.BoolVar(&key.Relay, "relay", false, "")
+			fs.Func("node-expiry", "", func(s string) (err error) { key.NodeExpiry, err = parseValidity(s); return err })
 			fs.Func("expiry", "", func(s string) (err error) { key.Expiry, err = parseDuration(s); return err })
 		}, run: func([]string) error { return c.keyCreate(key) }},
 		"key list":    {run: func([]string) error { return c.keyList() }},

@@ -67,14 +67,7 @@ func parseServe(args []string) (o options, err error) {
 	fs.Int64Var(&o.relayRate, "relay-rate", 0, "")
 	roles := fs.String("roles", strings.Join(defaultRoles(), ","), "")
 	fs.BoolVar(&o.restored, "restored", false, "")
-	fs.Func("node-expiry", "", func(s string) (err error) {
-		if s == "never" {
-			o.nodeExpiry = -1
-			return nil
-		}
-		o.nodeExpiry, err = parseDuration(s)
-		return err
-	})
+	fs.Func("node-expiry", "", func(s string) (err error) { o.nodeExpiry, err = parseValidity(s); return err })
 	fs.Func("ephemeral-grace", "", func(s string) (err error) { o.ephemeralGrace, err = parseDuration(s); return err })
 	verbose := fs.Bool("v", false, "")
 	pos, err := parse(fs, args)
@@ -227,4 +220,12 @@ func (o *options) dbFile(d *stateDir) string {
 		return o.db
 	}
 	return d.file("hub.db")
+}
+
+// parseValidity reads how long nodes are members: a duration, or never for no end.
+func parseValidity(s string) (time.Duration, error) {
+	if s == "never" {
+		return -1, nil
+	}
+	return parseDuration(s)
 }

@@ -97,6 +97,7 @@ func TestRestore(t *testing.T) {
 	must("node", "remove", "gone")
 	until("the removal", sees(one, "late", "two"))
 	until("the removal at the other", sees(two, "late", "one"))
+	until("the removal at the late one", sees(late, "one", "two"))
 	epoch, addr := one.Map().Epoch, one.Map().SelfAddrs
 
 	p.kill()

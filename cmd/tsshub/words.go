@@ -25,7 +25,7 @@ const usage = `usage:
   tsshub serve --roles relay --state DIR --join-file FILE|- [--hostname NAME] [--listen :443] [--url https://RELAY:443]
   tsshub status
   tsshub user add EMAIL [--role admin|member|...] | list | remove EMAIL
-  tsshub key create (--user EMAIL | --tag tag:NAME... | --relay) [--reusable] [--ephemeral] [--suffix]
+  tsshub key create (--user EMAIL | --tag tag:NAME... | --relay) [--reusable] [--ephemeral] [--suffix] [--node-expiry 30d|never]
                [--expiry 24h]
   tsshub key list | revoke ID
   tsshub node list | rename OLD NEW | extend NAME --for 90d | expire NAME | remove NAME

@@ -45,6 +45,9 @@ type KeyRequest struct {
 	Suffix    bool          `json:"suffix,omitempty"` // a name that is taken becomes NAME-2, and so on
 	Relay     bool          `json:"relay,omitempty"`  // for a relay that stands alone; neither User nor Tags
 	Expiry    time.Duration `json:"expiry,omitempty"` // 0: 24 h
+	// NodeExpiry is how long nodes that come in with it are members; 0: as the hub has it for
+	// people, for ever for machines; negative: for ever.
+	NodeExpiry time.Duration `json:"node_expiry,omitempty"`
 }
 
 // KeyInfo is an auth key as it may be shown. Token is there only when it was made just now.
@@ -63,7 +66,7 @@ type KeyInfo struct {
 
 // CreateKey makes an auth key. The token in the answer is the only copy there is.
 func (s *Server) CreateKey(ctx context.Context, who string, r KeyRequest) (KeyInfo, error) {
-	k := &authKey{Reusable: r.Reusable, Ephemeral: r.Ephemeral, Suffix: r.Suffix}
+	k := &authKey{Reusable: r.Reusable, Ephemeral: r.Ephemeral, Suffix: r.Suffix, NodeExpiry: r.NodeExpiry}
 	if r.Relay && (r.User != "" || len(r.Tags) > 0 || r.Ephemeral) {
 		return KeyInfo{}, refuse(netmap.CodeBad, "a key for a relay is for nothing else")
 	}
@@ -90,6 +93,8 @@ func (s *Server) CreateKey(ctx context.Context, who string, r KeyRequest) (KeyIn
 	slices.Sort(k.Tags)
 	k.User = policy.Login(r.User)
 	switch {
+	case r.NodeExpiry > maxValidity:
+		return KeyInfo{}, refuse(netmap.CodeBad, "a membership lasts ten years at most, or for ever, not %s", r.NodeExpiry)
 	case r.Expiry < 0 || r.Expiry > maxKeyLife:
 		return KeyInfo{}, refuse(netmap.CodeBad, "a key lives from a moment to a year, not %s", r.Expiry)
 	case r.Expiry == 0:
@@ -127,7 +132,7 @@ func (s *Server) createKey(ctx context.Context, who string, k *authKey, life tim
 			return err
 		}
 		return c.audit(audit.Entry{Kind: "key.create", Who: who, Text: k.owner(), Extra: map[string]string{
-			"key": k.ID, "expires": k.Expires.UTC().Format(time.RFC3339), "reusable": fmt.Sprint(k.Reusable), "ephemeral": fmt.Sprint(k.Ephemeral), "suffix": fmt.Sprint(k.Suffix),
+			"key": k.ID, "expires": k.Expires.UTC().Format(time.RFC3339), "reusable": fmt.Sprint(k.Reusable), "ephemeral": fmt.Sprint(k.Ephemeral), "suffix": fmt.Sprint(k.Suffix), "node_expiry": k.NodeExpiry.String(),
 		}})
 	})
 	if err != nil {

@@ -24,11 +24,15 @@ const (
 )
 
 // until is when the membership of a node that comes in now ends; zero: never.
-func (c *change) until(n *netmap.Node) time.Time {
-	if n.User == "" || c.s.c.NodeExpiry < 0 {
+func (c *change) until(n *netmap.Node, k *authKey) time.Time {
+	d := k.NodeExpiry
+	if d == 0 && n.User != "" {
+		d = c.s.c.NodeExpiry
+	}
+	if d <= 0 {
 		return time.Time{}
 	}
-	return c.now.UTC().Truncate(time.Second).Add(c.s.c.NodeExpiry)
+	return c.now.UTC().Truncate(time.Second).Add(d)
 }
 
 // RenameRequest asks for another name of a node.

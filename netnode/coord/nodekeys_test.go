@@ -214,3 +214,33 @@ func TestRelayGoesWithItsNode(t *testing.T) {
 		t.Errorf("relays after a restart %+v", rs)
 	}
 }
+
+// TestExpiryOfAKey: a key says how long its nodes are members, in place of what is usual.
+func TestExpiryOfAKey(t *testing.T) {
+	h := newHub(t, nil)
+	h.user("alice@example.com")
+	for i, c := range []struct {
+		r    KeyRequest
+		want time.Duration // 0: no end
+	}{
+		{KeyRequest{User: "alice@example.com"}, personValidity},
+		{KeyRequest{User: "alice@example.com", NodeExpiry: 30 * time.Hour}, 30 * time.Hour},
+		{KeyRequest{User: "alice@example.com", NodeExpiry: -1}, 0},
+		{KeyRequest{Tags: []string{"tag:web"}}, 0},
+		{KeyRequest{Tags: []string{"tag:web"}, NodeExpiry: 30 * time.Hour}, 30 * time.Hour},
+	} {
+		name := "n" + string(rune('a'+i))
+		h.join(name, c.r)
+		for _, n := range h.Nodes() {
+			if n.Name != name {
+				continue
+			}
+			if got := n.Expires.Sub(n.Created); c.want == 0 && !n.Expires.IsZero() || c.want != 0 && got != c.want {
+				t.Errorf("%+v: until %v, %v after the join", c.r, n.Expires, got)
+			}
+		}
+	}
+	if _, err := h.CreateKey(t.Context(), "test", KeyRequest{User: "alice@example.com", NodeExpiry: 11 * 366 * 24 * time.Hour}); err == nil {
+		t.Error("a membership of eleven years")
+	}
+}

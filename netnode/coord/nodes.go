@@ -292,7 +292,7 @@ func (c *change) admit(r *joinRequest) (*netmap.Node, *authKey, error) {
 	r.Name = name // what the audit log says
 	n.Name, n.WG, n.HostKeys, n.Attributes = r.Name, r.WG, r.HostKeys, r.Attributes
 	n.From = c.now.UTC().Truncate(time.Second)
-	n.Until = c.until(n)
+	n.Until = c.until(n, k)
 	used := *k
 	used.Uses++
 	used.UsedBy = n.ID

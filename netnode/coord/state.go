@@ -72,11 +72,13 @@ type authKey struct {
 	Reusable  bool         `json:"reusable,omitempty"`
 	Ephemeral bool         `json:"ephemeral,omitempty"`
 	Suffix    bool         `json:"suffix,omitempty"` // a taken name gets a number
-	Created   time.Time    `json:"created"`
-	Expires   time.Time    `json:"expires"`
-	Uses      int          `json:"uses,omitempty"`
-	UsedBy    string       `json:"used_by,omitempty"` // the last node's id
-	hash      string
+	// NodeExpiry is how long its nodes are members; 0: as usual, negative: for ever.
+	NodeExpiry time.Duration `json:"node_expiry,omitempty"`
+	Created    time.Time     `json:"created"`
+	Expires    time.Time     `json:"expires"`
+	Uses       int           `json:"uses,omitempty"`
+	UsedBy     string        `json:"used_by,omitempty"` // the last node's id
+	hash       string
 }
 
 // Object kinds that are not records.
