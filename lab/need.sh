@@ -46,6 +46,7 @@ if [ "$what" != build ]; then
 	need lftp lftp
 	need mosh mosh
 	need script bsdutils
+	need asciinema asciinema
 	need ssh-audit ssh-audit
 	python paramiko
 	python asyncssh

@@ -86,7 +86,12 @@
 //
 // A countersignature is JSON {key, time, signature}: the hub's Ed25519 signature of
 // "tssh recording start" 0 | SHA-256 of the meta payload | time (8). With it, a
-// recording cannot be replaced by another one signed with fresh keys. Without it (or a
+// recording cannot be replaced by another one signed with fresh keys. While a recording runs
+// the hub also signs, once a minute, how much of it it has: JSON {key, time, signature, seq,
+// chain, at} of "tssh recording progress" 0 | SHA-256 of the meta payload | seq (8) | at (8) |
+// chain (32) | time (8), about one of the last 64 checkpoints: its block's number and chain, and
+// the time of the last event before it. So root of a host that kept the first key cannot sign
+// another past for what the hub has seen. Without it (or a
 // copy at a recorder) root of the host can write a whole new recording.
 //
 // # Spool

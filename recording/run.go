@@ -160,6 +160,12 @@ func (s *Spool) countersigner(ctx context.Context) {
 	for {
 		x := s.nextUnsigned()
 		wait := time.Duration(-1)
+		if x == nil {
+			if m := s.nextSeen(); m != nil {
+				s.askSeen(ctx, m)
+				wait = 0
+			}
+		}
 		if x != nil {
 			limited, cancel := context.WithTimeout(ctx, patient)
 			c, err := s.cfg.Countersign(limited, newStart(x.id, x.metaJSON))

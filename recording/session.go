@@ -22,13 +22,16 @@ type Session struct {
 	failed chan error // capacity 1
 	opened time.Time  // when this process got it, with the monotonic clock
 
-	durable, acked atomic.Int64  // offsets in the .tsr
-	behind         atomic.Int64  // since when, UnixNano, nothing new was acknowledged though there is something
+	durable, acked atomic.Int64 // offsets in the .tsr
+	behind         atomic.Int64 // since when, UnixNano, nothing new was acknowledged though there is something
+	newest         atomic.Pointer[mark]
 	news           chan struct{} // capacity 1: acked moved
 
 	// guarded by Spool.mu
-	due     time.Time
-	heapPos int // 1-based, 0: not in the heap
+	due       time.Time
+	seenAsked time.Time // when a hub was last asked to sign how much it has
+	seenAt    int64     // of that, the time of the last event
+	heapPos   int       // 1-based, 0: not in the heap
 
 	mu            sync.Mutex
 	meta          Meta
@@ -357,6 +360,7 @@ func (x *Session) settleLocked(all bool) error {
 		if err := x.w.put(header{typ: blockCheckpoint}, nil); err != nil {
 			return err
 		}
+		x.markLocked()
 		sync = true
 	}
 	if sync {

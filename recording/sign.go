@@ -73,6 +73,10 @@ type Countersignature struct {
 	Key       []byte    `json:"key"` // Ed25519 public key of the hub
 	Time      time.Time `json:"time"`
 	Signature []byte    `json:"signature"`
+	// Of a Progress, not of a Start: the checkpoint that the hub had.
+	Seq   uint64 `json:"seq,omitempty"`
+	Chain []byte `json:"chain,omitempty"`
+	At    int64  `json:"at,omitempty"` // microseconds
 }
 
 func newStart(id string, meta []byte) Start {

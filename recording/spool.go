@@ -38,8 +38,11 @@ type SpoolConfig struct {
 	// Countersign asks the hub to sign that a recording began; nil: it is not asked. It
 	// is called by Run, one at a time, again after a while if it fails.
 	Countersign func(ctx context.Context, s Start) (Countersignature, error)
-	Clock       func() time.Time // nil: time.Now
-	Log         *slog.Logger     // nil: nothing is logged
+	// Witness asks the hub to sign how much it has of a recording that runs, once a minute
+	// where there is something new; nil: it is not asked. Called as Countersign is.
+	Witness func(ctx context.Context, p Seen) (Countersignature, error)
+	Clock   func() time.Time // nil: time.Now
+	Log     *slog.Logger     // nil: nothing is logged
 }
 
 // Keyframer is a terminal emulator. It may fail (panic): there are no keyframes then.
@@ -89,6 +92,7 @@ type Spool struct {
 	free     int64 // at freeAt
 	freeAt   time.Time
 	queue    []*Session // waiting for a countersignature
+	seen     []*mark    // of which a recorder has all, waiting for its signature
 	due      sessionHeap
 	wake     chan struct{} // capacity 1: due changed
 	ask      chan struct{} // capacity 1: queue changed
@@ -329,6 +333,13 @@ func (s *Spool) Acked(id string, offset int64, final bool) error {
 	switch {
 	case x != nil && !final && offset <= x.durable.Load():
 		x.taken(offset)
+		if m := x.unseen(offset); m != nil {
+			s.seen = append(s.seen, m)
+			select {
+			case s.ask <- struct{}{}:
+			default:
+			}
+		}
 		s.mu.Unlock()
 	case f != nil && final && offset == f.size:
 		s.mu.Unlock()

@@ -34,7 +34,9 @@ type Report struct {
 	// Countersignatures say that the recording began, each by the key it names. Whose keys
 	// these are is for the caller to know: see CountersignedBy.
 	Countersignatures []Countersignature
-	Frames, Events    int
+	// Seen says how much a hub had, and when: the last such signature of each key.
+	Seen           []Countersignature
+	Frames, Events int
 }
 
 // CountersignedBy finds the countersignature of one of the keys.
@@ -105,6 +107,7 @@ type Verifier struct {
 	indexAt place // where the writer was then
 	done    bool  // the trailer was read
 	sealed  bool  // no frame since the last checkpoint
+	points  points
 
 	lenient bool
 	dec     *zstd.Decoder
@@ -331,6 +334,7 @@ func (v *Verifier) checkpoint(h header, prev [32]byte, payload []byte, good bool
 		return v.problem("the signature of what is between %s and %s does not fit: something in there is not as it was recorded",
 			Clock(v.proven), Clock(h.lastAt()))
 	}
+	v.points.add(point{h.seq, h.chain, h.last})
 	if len(v.report.Problems) == 0 {
 		v.proven, v.signed = h.lastAt(), v.off+headerSize+checkpointSize
 		v.sealed = true
@@ -340,7 +344,11 @@ func (v *Verifier) checkpoint(h header, prev [32]byte, payload []byte, good bool
 
 func (v *Verifier) countersignature(payload []byte) error {
 	var c Countersignature
-	if err := json.Unmarshal(payload, &c); err != nil || !c.valid(v.metaSum) {
+	err := json.Unmarshal(payload, &c)
+	if err == nil && c.Chain != nil {
+		return v.progress(c)
+	}
+	if err != nil || !c.valid(v.metaSum) {
 		return v.problem("the hub's signature of the start does not fit")
 	}
 	if len(v.report.Countersignatures) < maxCountersignatures {

@@ -322,6 +322,11 @@ func verifyWords(rep recording.Report, witness string, good bool) string {
 	case witnessUnknown:
 		fmt.Fprintf(&b, "note: its start was countersigned at %s by %s; no hub's key is known here to compare with (--hub-key KEY)\n", at, key)
 	}
+	if len(signed.Key) > 0 {
+		if seen, ok := rep.SeenBy(signed.Key); ok {
+			fmt.Fprintf(&b, "the same key signed at %s that it had all up to %s\n", seen.Time.UTC().Format("2006-01-02 15:04:05 UTC"), recording.Clock(seen.Until()))
+		}
+	}
 	if late := signed.Time.Sub(m.Start); witness != witnessNone && late > lateWitness {
 		fmt.Fprintf(&b, "note: that was %s after it began; until then only the host vouches for it\n", late.Round(time.Second))
 	}

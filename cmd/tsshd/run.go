@@ -366,6 +366,7 @@ func (h *host) openStores() error {
 		Keyframer:   func(cols, rows int) recording.Keyframer { return term.New(cols, rows) },
 		Log:         h.log,
 		Countersign: h.countersign,
+		Witness:     h.witness,
 	})
 	if err != nil {
 		return fmt.Errorf("spool: %w", err)
@@ -388,6 +389,15 @@ func (h *host) countersign(ctx context.Context, s recording.Start) (recording.Co
 		return recording.Countersignature{}, errors.New("no recorder is known yet")
 	}
 	return sender.Countersign(ctx, s)
+}
+
+// witness has the hub sign how much it has of a recording that runs.
+func (h *host) witness(ctx context.Context, p recording.Seen) (recording.Countersignature, error) {
+	sender := h.sender.Load()
+	if sender == nil {
+		return recording.Countersignature{}, errors.New("no recorder is known yet")
+	}
+	return sender.Witness(ctx, p)
 }
 
 func (h *host) audited(e audit.Entry) {

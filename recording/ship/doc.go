@@ -14,6 +14,7 @@
 //	GET  /v1/recordings/ID             what the recorder has of it
 //	PUT  /v1/recordings/ID?offset=N    the bytes from N on, at most 6 MiB
 //	POST /v1/recordings/ID/start       recording.Start; the answer is recording.Countersignature
+//	POST /v1/recordings/ID/progress    recording.Seen, likewise; 409 where that is not here
 //
 // GET and PUT answer {"acked":M,"complete":bool,"error":words}. M is how many bytes of the
 // recording are verified and durable at the recorder; complete says that its end is among them.

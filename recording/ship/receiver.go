@@ -27,6 +27,8 @@ type Sink interface {
 	// Append verifies data as the continuation of the recording from offset on, makes the whole
 	// blocks of it durable, and says how much is here now. Size is right with an error as well.
 	Append(host, id string, offset int64, data []byte) (size int64, complete bool, err error)
+	// Has says whether the recording is here up to this checkpoint.
+	Has(host string, p recording.Seen) (bool, error)
 }
 
 // ReceiverConfig is how a Receiver is set up.
@@ -62,6 +64,7 @@ func NewReceiver(cfg ReceiverConfig) (*Receiver, error) {
 	r.mux.HandleFunc("GET /v1/recordings/{id}", r.size)
 	r.mux.HandleFunc("PUT /v1/recordings/{id}", r.append)
 	r.mux.HandleFunc("POST /v1/recordings/{id}/start", r.start)
+	r.mux.HandleFunc("POST /v1/recordings/{id}/progress", r.progress)
 	return r, nil
 }
 
@@ -158,6 +161,39 @@ func (r *Receiver) start(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	c, err := recording.Countersign(r.cfg.Key, s, r.cfg.Clock())
+	if err != nil {
+		answer(w, http.StatusUnprocessableEntity, Ack{Error: err.Error()})
+		return
+	}
+	answer(w, http.StatusOK, c)
+}
+
+// progress countersigns how much of a recording is here, for hosts that put it into it.
+func (r *Receiver) progress(w http.ResponseWriter, req *http.Request) {
+	host, ok := r.host(w, req)
+	if !ok {
+		return
+	}
+	if r.cfg.Key == nil {
+		answer(w, http.StatusNotImplemented, Ack{Error: "this recorder does not countersign"})
+		return
+	}
+	var p recording.Seen
+	if err := json.NewDecoder(io.LimitReader(req.Body, maxAnswer)).Decode(&p); err != nil || p.ID != req.PathValue("id") {
+		answer(w, http.StatusBadRequest, Ack{Error: "this is not the progress of this recording"})
+		return
+	}
+	here, err := r.cfg.Sink.Has(host, p)
+	if err != nil {
+		r.ack(w, host, p.ID, 0, false, err)
+		return
+	}
+	if !here {
+		r.cfg.Log.Warn("progress not countersigned", "host", host, "recording", p.ID)
+		answer(w, http.StatusConflict, Ack{Error: "what is here of this recording is not that"})
+		return
+	}
+	c, err := recording.CountersignSeen(r.cfg.Key, p, r.cfg.Clock())
 	if err != nil {
 		answer(w, http.StatusUnprocessableEntity, Ack{Error: err.Error()})
 		return

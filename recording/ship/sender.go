@@ -392,17 +392,26 @@ func (s *Sender) call(ctx context.Context, method, id string, offset int64, body
 	return Ack{}, &refused{status, ack.Error}
 }
 
-// Countersign asks the recorder to sign that a recording begins; for recording.SpoolConfig.
+// Countersign has the recorder sign that a recording began.
 func (s *Sender) Countersign(ctx context.Context, start recording.Start) (recording.Countersignature, error) {
+	return s.sign(ctx, start.ID, "start", start, func(c recording.Countersignature) bool { return c.Valid(start) })
+}
+
+// Witness has the recorder sign how much it has of a recording.
+func (s *Sender) Witness(ctx context.Context, p recording.Seen) (recording.Countersignature, error) {
+	return s.sign(ctx, p.ID, "progress", p, func(c recording.Countersignature) bool { return c.ValidSeen(p) })
+}
+
+func (s *Sender) sign(ctx context.Context, id, what string, v any, fits func(recording.Countersignature) bool) (recording.Countersignature, error) {
 	client, base := s.cfg.HTTP()
 	if client == nil {
 		return recording.Countersignature{}, errors.New("ship: no recorder is known yet")
 	}
-	body, err := json.Marshal(start)
+	body, err := json.Marshal(v)
 	if err != nil {
 		return recording.Countersignature{}, fmt.Errorf("ship: countersign: %w", err)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+"/v1/recordings/"+url.PathEscape(start.ID)+"/start", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+"/v1/recordings/"+url.PathEscape(id)+"/"+what, bytes.NewReader(body))
 	if err != nil {
 		return recording.Countersignature{}, fmt.Errorf("ship: countersign: %w", err)
 	}
@@ -418,7 +427,7 @@ func (s *Sender) Countersign(ctx context.Context, start recording.Start) (record
 	if status != http.StatusOK {
 		return recording.Countersignature{}, fmt.Errorf("ship: countersign: recorder answers %d: %s", status, got.Error)
 	}
-	if !got.Countersignature.Valid(start) {
+	if !fits(got.Countersignature) {
 		return recording.Countersignature{}, errors.New("ship: countersign: the recorder's signature does not fit")
 	}
 	return got.Countersignature, nil

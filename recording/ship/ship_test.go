@@ -24,7 +24,7 @@ import (
 
 // recorder is a real Receiver over a real store, with a front door that tests can close.
 type recorder struct {
-	t     *testing.T
+	t     testing.TB
 	dir   string
 	srv   *httptest.Server
 	host  atomic.Value // string: who the peer's key proves it is
@@ -37,7 +37,7 @@ type recorder struct {
 	recv  *Receiver
 }
 
-func newRecorder(t *testing.T) *recorder {
+func newRecorder(t testing.TB) *recorder {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(nil)
 	if err != nil {

@@ -331,3 +331,26 @@ func (s *Store) sweep() {
 		r.mu.Unlock()
 	}
 }
+
+// Has says whether a recording of host is here up to this checkpoint, which is one of its last.
+func (s *Store) Has(host string, p recording.Seen) (bool, error) {
+	r, ok := s.get(p.ID)
+	if !ok {
+		return false, nil
+	}
+	if r.host != host {
+		return false, refuse(http.StatusForbidden, ErrForeign)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.mu.RLock()
+	size, sealed := r.sum.Size, r.sealed
+	s.mu.RUnlock()
+	if sealed {
+		return false, nil
+	}
+	if err := s.verifierOf(r, size); err != nil {
+		return false, err
+	}
+	return r.verifier.Has(p), nil
+}
