@@ -270,8 +270,8 @@ func (c *conn) ready(sc *gossh.ServerConn) error {
 	c.server.Store(sc)
 	c.alive.Do(func() {
 		go c.watchIdle(c.grant.Load().Idle) // ends with the connection
-		go c.keepalive(sc)     // ends with the connection
-		go c.offerHostKeys(sc) // ends with a write, or the connection
+		go c.keepalive(sc)                  // ends with the connection
+		go c.offerHostKeys(sc)              // ends with a write, or the connection
 	})
 	return nil
 }
