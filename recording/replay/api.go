@@ -217,8 +217,18 @@ func (v *Viewer) detail(w http.ResponseWriter, r *http.Request, id policy.Identi
 	if err := v.note("recording.open", id, &sum, 0, nil); err != nil {
 		return err
 	}
+	out, err := v.describe(id, &sum)
+	if err != nil {
+		return err
+	}
+	respond(w, http.StatusOK, out)
+	return nil
+}
+
+// describe makes the description and the index of a recording.
+func (v *Viewer) describe(id policy.Identity, sum *store.Summary) (detailJSON, error) {
 	m := &sum.Meta
-	out := detailJSON{summaryJSON: summarize(id, &sum), UID: m.UID, Rule: m.Rule, Client: m.Client, Mesh: m.Mesh, SrcAddr: m.SrcAddr,
+	out := detailJSON{summaryJSON: summarize(id, sum), UID: m.UID, Rule: m.Rule, Client: m.Client, Mesh: m.Mesh, SrcAddr: m.SrcAddr,
 		ChannelList: make([]channelJSON, 0, len(sum.Channels))}
 	for _, c := range sum.Channels {
 		out.ChannelList = append(out.ChannelList, channelJSON{c.N, c.Type, c.Command, c.PTY, c.Cols, c.Rows, c.Opened.Seconds(), c.Closed.Seconds(), exit(c.Exit)})
@@ -229,7 +239,7 @@ func (v *Viewer) detail(w http.ResponseWriter, r *http.Request, id policy.Identi
 	if sum.Problem != "" {
 		out.Problems = append(out.Problems, sentence(sum.Problem))
 	}
-	err = v.open.with(&sum, func(f *recording.Reader) error {
+	err := v.open.with(sum, func(f *recording.Reader) error {
 		index := f.Index()
 		if len(index) > maxIndex {
 			out.Problems = append(out.Problems, "This recording is too long to be shown whole here; download it for the rest.")
@@ -242,11 +252,7 @@ func (v *Viewer) detail(w http.ResponseWriter, r *http.Request, id policy.Identi
 		out.Duration = max(out.Duration, f.Duration().Seconds())
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	respond(w, http.StatusOK, out)
-	return nil
+	return out, err
 }
 
 func (v *Viewer) frame(w http.ResponseWriter, r *http.Request, id policy.Identity) error {

@@ -26,6 +26,7 @@
 //	                                   {"commands":[],"marks":[],"lines":[],"total":N}: package recording/transcript
 //	/api/recordings/ID/search?q=Q&re=1 {"lines":[...]}: parts of words, or a regular expression (RE2)
 //	/api/recordings/ID/text            the transcript as a text file
+//	/api/recordings/ID/html            one page that plays without a network, with the recording in it: share.go
 //	/api/recordings/ID/screen          {"cols","rows","lines"}: what the terminal showed last
 //	/api/search?q=WORDS&before=N       {"recordings":[summary with "lines"...],"next":N}: package recording/find
 //
@@ -51,7 +52,7 @@
 //	recording.open       description and index
 //	recording.view       with "from", the second at which somebody began to watch; again when they
 //	                     jump elsewhere
-//	recording.download   with "as", tsr, cast or text
+//	recording.download   with "as", tsr, cast, text or html
 //	recording.transcript
 //	recording.search     with "q"; of one recording, or of all one may see
 //	recording.denied

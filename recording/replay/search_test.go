@@ -96,7 +96,7 @@ func TestTranscriptAndSearchInside(t *testing.T) {
 	if res := w.ask("GET", path+"/search?re=1&q=%5B", fromAlice); res.StatusCode != 400 || !strings.Contains(body(t, res), "missing closing") {
 		t.Errorf("%d", res.StatusCode)
 	}
-	for _, what := range []string{"/transcript", "/search?q=a", "/text"} {
+	for _, what := range []string{"/transcript", "/search?q=a", "/text", "/html", "/screen"} {
 		if res := w.ask("GET", path+what, fromBob); res.StatusCode != 403 {
 			t.Errorf("bob has %s: %d", what, res.StatusCode)
 		}

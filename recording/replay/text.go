@@ -155,6 +155,12 @@ func (v *Viewer) transcript(w http.ResponseWriter, r *http.Request, id policy.Id
 	if err != nil {
 		return err
 	}
+	respond(w, http.StatusOK, transcriptOf(t, from, linesAtOnce))
+	return nil
+}
+
+// transcriptOf gives n lines from one on, and the rest with the first.
+func transcriptOf(t *transcript.Transcript, from, n int) transcriptJSON {
 	out := transcriptJSON{Commands: []commandJSON{}, Marks: []markJSON{}, Lines: []lineJSON{}, Total: len(t.Lines), Until: seconds(t.Until)}
 	if from == 0 {
 		for _, c := range t.Commands {
@@ -164,11 +170,10 @@ func (v *Viewer) transcript(w http.ResponseWriter, r *http.Request, id policy.Id
 			out.Marks = append(out.Marks, markJSON{m.Channel, seconds(m.At), m.Kind, m.Text})
 		}
 	}
-	for _, l := range t.Lines[min(from, len(t.Lines)):min(from+linesAtOnce, len(t.Lines))] {
+	for _, l := range t.Lines[min(from, len(t.Lines)):min(from+n, len(t.Lines))] {
 		out.Lines = append(out.Lines, lineOf(l))
 	}
-	respond(w, http.StatusOK, out)
-	return nil
+	return out
 }
 
 // searchOne looks through the lines of one recording, for words in any case or a regular expression (RE2).

@@ -80,6 +80,7 @@ func New(cfg Config) (*Viewer, error) {
 		"GET /api/recordings/{id}/transcript": v.transcript,
 		"GET /api/recordings/{id}/search":     v.searchOne,
 		"GET /api/recordings/{id}/text":       v.text,
+		"GET /api/recordings/{id}/html":       v.share,
 		"GET /api/recordings/{id}/screen":     v.screen,
 		"GET /api/search":                     v.search,
 	} {

@@ -18,6 +18,16 @@ await build({
   legalComments: "linked",
   logLevel: "warning",
 });
+await build({
+  entryPoints: { share: "src/share.ts" },
+  outdir: out.pathname,
+  bundle: true,
+  format: "iife", // it stands in a page that is opened from a file
+  target: ["es2022"],
+  minify: true,
+  legalComments: "none",
+  logLevel: "warning",
+});
 for (const name of ["index.html", "icon.svg"]) {
   await copyFile(new URL(name, import.meta.url), new URL(name, out));
 }

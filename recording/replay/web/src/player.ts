@@ -32,7 +32,8 @@ const KEYS: [string, string][] = [
 ];
 
 export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
-  const params = new URLSearchParams(location.search);
+  // A page that was opened from a file keeps its place behind the #.
+  const params = new URLSearchParams(api.isOffline() ? location.hash.slice(1) : location.search);
   const rec = new Recording(await api.detail(id));
   const d = () => rec.d;
   document.title = `${d().who || d().src} as ${d().local_user} on ${d().host}`;
@@ -130,7 +131,8 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
     if (notes.query) p.set("q", notes.query);
     if (notes.regex) p.set("re", "1");
     if (notes.open) p.set("text", "1");
-    history.replaceState(null, "", p.size ? `?${p}` : location.pathname);
+    if (api.isOffline()) history.replaceState(null, "", `#${p}`);
+    else history.replaceState(null, "", p.size ? `?${p}` : location.pathname);
   }
 
   function describe() {
@@ -154,7 +156,8 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
       h("h1", null, h("span", { class: "who" }, s.who || s.src), h("span", { class: "dim" }, " as "), s.local_user, h("span", { class: "dim" }, " on "), s.host),
       end,
       h("span", { class: "dim when" }, `${when(s.start)} \u00b7 ${size(s.size)}`),
-      h("span", { class: "files-out" },
+      !api.isOffline() && h("span", { class: "files-out" },
+        h("a", { href: `/api/recordings/${encodeURIComponent(id)}/html`, download: `${id}.html`, title: "one page that plays without a network" }, ".html"),
         s.channel_list.some((c) => c.type !== "sftp") && h("a", { href: `/api/recordings/${encodeURIComponent(id)}/cast?version=3`, download: `${id}.cast` }, ".cast"),
         h("a", { href: `/api/recordings/${encodeURIComponent(id)}/text`, download: `${id}.txt` }, ".txt"),
         h("a", { href: `/api/recordings/${encodeURIComponent(id)}/file`, download: `${id}.tsr` }, ".tsr"))),

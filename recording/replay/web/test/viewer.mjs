@@ -29,7 +29,7 @@ async function tab(options = {}) {
   page.on("pageerror", (e) => complaints.push(`${page.url()}: ${e.message}`));
   page.on("request", (r) => {
     const u = new URL(r.url());
-    if (u.hostname !== "127.0.0.1" && u.protocol !== "data:") complaints.push(`asks for ${r.url()}`);
+    if (u.hostname !== "127.0.0.1" && u.protocol !== "data:" && u.protocol !== "file:" && u.protocol !== "blob:") complaints.push(`asks for ${r.url()}`);
   });
   page.on("dialog", (d) => {
     complaints.push(`dialog: ${d.message()}`);
@@ -325,6 +325,43 @@ await step("neighbours without a terminal are folded; pictures on request", asyn
   await admin.getByRole("button", { name: "Pictures" }).click();
   await until(async () => assert.match(await admin.locator(`tr[data-id="${ids.shell}"] .thumb`).innerText(), /all-good-again/));
   await shot(admin, "pictures");
+});
+
+await step("a shared page plays from a file, offline, and carries the recording", async () => {
+  await open(admin, ids.shell);
+  const [download] = await Promise.all([admin.waitForEvent("download"), admin.locator('.files-out a[href$="/html"]').click()]);
+  const file = `${input.shots}/shared.html`;
+  await download.saveAs(file);
+  const html = readFileSync(file, "utf8");
+  assert.ok(!/(src|href)="http/.test(html), "it refers to nothing elsewhere");
+  const page = await tab({ offline: true });
+  await page.goto(`file://${file}#t=52&q=emerg`);
+  await page.waitForSelector(".xterm-rows");
+  await has(page, "[emerg]");
+  await until(async () => assert.match(await page.locator(".proof summary").innerText(), /signed to its end/));
+  await until(async () => assert.match(await page.locator(".findbar .count").innerText(), /1 found/));
+  await page.keyboard.press("End");
+  await has(page, "$ exit");
+  await page.keyboard.press("t");
+  await until(async () => assert.equal(await page.locator(".transcript details.cmd").count(), 5));
+  await shot(page, "shared");
+  await page.locator(".proof summary").click();
+  const [tsr] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Save the .tsr" }).click()]);
+  await tsr.saveAs(`${input.shots}/shared.tsr`);
+  const original = await admin.evaluate(async (u) => [...new Uint8Array(await (await fetch(u)).arrayBuffer())], `/api/recordings/${ids.shell}/file`);
+  assert.deepEqual([...readFileSync(`${input.shots}/shared.tsr`)], original);
+});
+
+await step("recorded text does nothing in a shared page either", async () => {
+  const res = await admin.evaluate(async (u) => (await fetch(u)).text(), `/api/recordings/${ids.nasty}/html`);
+  const page = await tab();
+  await page.route("http://127.0.0.1:1/shared", (r) => r.fulfill({ contentType: "text/html", body: res }));
+  await page.goto("http://127.0.0.1:1/shared#text=1");
+  await page.waitForSelector(".xterm-rows");
+  await page.keyboard.press("End");
+  await has(page, "end-of-story");
+  assert.equal(await page.evaluate(() => window.hacked), undefined);
+  assert.equal(await page.evaluate(() => document.querySelectorAll("img, iframe").length), 0);
 });
 
 await step("a command without a terminal is text, its two outputs apart", async () => {
