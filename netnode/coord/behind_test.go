@@ -3,6 +3,7 @@ package coord
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestHostBehind: a policy that a live host could not enforce is refused, and the host named.
@@ -10,8 +11,17 @@ func TestHostBehind(t *testing.T) {
 	h := newHub(t, nil)
 	h.user("alice@example.com")
 	s := h.join("old", KeyRequest{User: "alice@example.com"})
-	m := h.member(s, nil)
-	<-m.maps // its stream is open
+	h.member(s, nil)
+	connected := func() bool {
+		h.Server.mu.Lock()
+		defer h.Server.mu.Unlock()
+		return len(h.streams) == 1
+	}
+	for deadline := time.Now().Add(20 * time.Second); !connected(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the node has no stream")
+		}
+	}
 	rule := func(fields string) []byte {
 		return []byte(`{"tagOwners": {"tag:web": ["alice@example.com"]}, "acls": [{"action": "accept", "src": ["*"], "dst": ["*:*"]}],
 			"ssh": [{"action": "accept", "src": ["alice@example.com"], "dst": ["tag:web"], "users": ["x"]` + fields + `}]}`)
