@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"maps"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -19,7 +17,7 @@ import (
 
 // verbs are the administrator's commands.
 func (c *cli) verbs() map[string]verb {
-	var role, since, host string
+	var role, since, against, host string
 	var ifMatch int64
 	var relayURL, relayHash, relayKey string
 	var relaySTUN int
@@ -64,9 +62,13 @@ func (c *cli) verbs() map[string]verb {
 		"policy revert":    {min: 1, max: 1, run: func(a []string) error { return c.policyRevert(a[0]) }},
 		"policy diff":      {min: 1, max: 1, run: func(a []string) error { return c.policyDiff(a[0]) }},
 		"policy directory": {run: func([]string) error { return c.policyDirectory() }},
-		"policy check": {min: 1, max: 1, run: func(a []string) error {
-			return c.policyCheck(a[0])
-		}},
+		"policy check": {min: 1, max: 1, flags: func(fs *flag.FlagSet) { fs.StringVar(&against, "against", "", "") },
+			run: func(a []string) error {
+				if against != "" {
+					return c.policyAgainst(a[0], against)
+				}
+				return c.policyCheck(a[0])
+			}},
 		"relay list": {run: func([]string) error { return c.relayList() }},
 		"relay add": {min: 1, max: 1, flags: func(fs *flag.FlagSet) {
 			fs.StringVar(&relayURL, "url", "", "")
@@ -250,34 +252,18 @@ func (c *cli) audit(since, host string) error {
 		}
 		q.Set("since", t.Format(time.RFC3339))
 	}
-	resp, err := c.ask(http.MethodGet, coord.AdminAudit+"?"+q.Encode(), nil)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return decode(resp, nil)
-	}
-	lines := bufio.NewScanner(resp.Body)
-	lines.Buffer(make([]byte, 64<<10), 8<<20) // a host's longest line, with every byte of it escaped
-	for lines.Scan() {
+	return c.auditLines(q, func(line []byte) error {
 		if c.json {
-			fmt.Fprintf(c.out, "%s\n", lines.Bytes())
-			continue
-		}
-		var r audit.Record
-		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+			_, err := fmt.Fprintf(c.out, "%s\n", line)
 			return err
 		}
-		fmt.Fprintln(c.out, printable(auditLine(r)))
-	}
-	if err := lines.Err(); err != nil {
-		return errFile("the audit log", "from the hub", err)
-	}
-	if end := resp.Trailer.Get("Audit-End"); end != "ok" {
-		return errAudit(end)
-	}
-	return nil
+		var r audit.Record
+		if err := json.Unmarshal(line, &r); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(c.out, printable(auditLine(r)))
+		return err
+	})
 }
 
 // auditLine is an entry for people: when, what, who, and whatever else there is.
