@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,21 @@ import (
 
 // saysHeaders is a program that answers with the headers that it got, on loopback only.
 const saysHeaders = `require('http').createServer((q, s) => s.end(JSON.stringify(q.headers) + ' to uid ' + process.getuid() + '\n')).listen(3000, '127.0.0.1')`
+
+// dialling is /proc/PID/status of the process on h that dials for somebody who serves, "" when there is none.
+func dialling(h *Host) string {
+	for _, pid := range h.Left() {
+		dir := fmt.Sprintf("/proc/%d/", pid)
+		args, err := os.ReadFile(dir + "cmdline")
+		if err != nil || !strings.HasSuffix(string(args), "\x00dial\x00") {
+			continue
+		}
+		if b, err := os.ReadFile(dir + "status"); err == nil {
+			return string(b)
+		}
+	}
+	return ""
+}
 
 // TestServe has an ordinary account serve a program on hosts of both kinds, and stock curl ask for it.
 func TestServe(t *testing.T) {
@@ -91,6 +107,12 @@ func TestServe(t *testing.T) {
 			}
 			want("after a restart", `"tssh-node":"web"`)
 
+			// The daemon is root's; who connects to the program is deploy, for good.
+			helper := dialling(h)
+			if id := fmt.Sprintf("Uid:\t%[1]d\t%[1]d\t%[1]d\t%[1]d\n", deployUID); !strings.Contains(helper, id) || !strings.Contains(helper, "\nGroups:\t \n") || !strings.Contains(helper, "\nCapPrm:\t0000000000000000\n") {
+				t.Errorf("the process that dials: %q", helper)
+			}
+
 			if r := as(deployUID, "serve", "off", "3000"); r.Status != 0 {
 				t.Errorf("off: %v", r)
 			}
@@ -99,6 +121,15 @@ func TestServe(t *testing.T) {
 			}
 			if r := as(deployUID, "serve", "off", "3000"); r.Status != 1 || !strings.Contains(r.Stderr, "port 3000 is not served") {
 				t.Errorf("off again: %v", r)
+			}
+			n.Proc.Kill()
+			if err := Until(20*time.Second, func() error {
+				if left := dialling(h); left != "" {
+					return fmt.Errorf("outlives the daemon: %q", left)
+				}
+				return nil
+			}); err != nil {
+				t.Error(err)
 			}
 		})
 	}
