@@ -33,10 +33,13 @@ func (s *Server) handle(c net.Conn) {
 	if !ok || !who.Valid() || slices.Contains(self.Addrs, addr) {
 		// Not a peer, or this host itself: no word to it.
 		c.Close()
+		s.counters.add(countConns, "result", "no-peer")
 		s.cfg.Log.Warn("connection from no peer", "addr", c.RemoteAddr())
 		return
 	}
 	if say := s.enter(owner(who)); say != "" {
+		s.counters.add(countConns, "result", "limit")
+		s.counters.add(countLimits, "limit", limitOf(say))
 		if e := (audit.Entry{Kind: "session.limit", Who: who.Who(), Node: who.Name, Verdict: "deny", Text: say}); s.hush.allow(who, &e) {
 			s.cfg.Log.Warn("limit reached", "node", who.Name, "say", say)
 			s.audit(e)
@@ -52,6 +55,7 @@ func (s *Server) handle(c net.Conn) {
 	if a, ok := addrOf(c.LocalAddr()); ok && slices.Contains(self.Addrs, a) {
 		l.dstAddr = a
 	}
+	s.counters.add(countConns, "result", "accepted")
 	if l.handsOver() {
 		s.handOver(l, c)
 		return

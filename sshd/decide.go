@@ -108,6 +108,7 @@ func (l *link) admit(name string) (*grant, policy.Decision, string) {
 }
 
 func (l *link) refused(user string, d policy.Decision, say string) {
+	l.s.counters.add(countLogins, "result", "refused")
 	e := audit.Entry{Kind: "session.refuse", Who: l.src.Who(), Node: l.src.Name, LocalUser: user, Verdict: d.Verdict.String(), Rule: ruleName(d), Text: say, Extra: map[string]string{"reason": d.Reason}}
 	if l.s.hush.allow(l.src, &e) {
 		l.s.cfg.Log.Info("login refused", "node", l.src.Name, "login", l.src.Who(), "as", user, "rule", ruleName(d), "reason", d.Reason)
@@ -175,6 +176,7 @@ func (l *link) begin(b *control.BeginMsg) (*control.GoMsg, *os.File, error) {
 	l.mu.Unlock()
 	l.s.loggedIn(l)
 	l.watchRecording()
+	l.s.counters.add(countLogins, "result", "accepted")
 	l.s.cfg.Log.Info("session opened", "session", id, "node", l.src.Name, "login", l.src.Who(), "as", g.user, "rule", ruleName(d), "pid", l.proc.pid, "recording", keep.String())
 	l.s.audit(audit.Entry{Kind: "session.open", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(g.user), Session: id, Verdict: d.Verdict.String(), Rule: ruleName(d), Text: l.client,
 		Extra: map[string]string{"recording": keep.String()}})
@@ -234,14 +236,38 @@ func (l *link) ask(b *control.AskMsg) *control.AnswerMsg {
 	say := l.askLocked(b)
 	if say != "" {
 		l.denied++
+	} else {
+		l.granted++
 	}
-	n := l.denied
+	n, granted := l.denied, l.granted
 	l.mu.Unlock()
+	if say != "" {
+		l.s.counters.add(countRefused, "kind", kindOf(b.Kind))
+	} else {
+		l.s.counters.add(countChannels, "kind", kindOf(b.Kind))
+		l.logGranted(b, granted)
+	}
 	if say != "" && n <= maxDeniedAudit {
 		l.s.cfg.Log.Info("refused", "session", l.id, "what", b.Kind, "target", clean(b.Target, 256), "say", say)
 		l.s.audit(audit.Entry{Kind: "session.channel", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(l.grant.user), Session: l.id, Verdict: "deny", Text: clean(b.Kind+" "+b.Target, 512)})
 	}
 	return &control.AnswerMsg{OK: say == "", Say: say}
+}
+
+// maxGrantedLog bounds the lines about what one connection opened: the recording has it all.
+const maxGrantedLog = 50
+
+func (l *link) logGranted(b *control.AskMsg, n int) {
+	switch {
+	case n <= maxGrantedLog:
+		target := clean(b.Target, 256)
+		if b.Kind == "exec" {
+			target = "" // a command may have a password in it; logs travel
+		}
+		l.s.cfg.Log.Info("opened", "session", l.id, "channel", b.Channel, "what", b.Kind, "target", target)
+	case n == maxGrantedLog+1:
+		l.s.cfg.Log.Info("more was opened, which is in the recording", "session", l.id)
+	}
 }
 
 func (l *link) askLocked(b *control.AskMsg) string {
@@ -307,6 +333,8 @@ func (l *link) review() {
 			for _, a := range asks {
 				if no := l.may(a); no != "" {
 					channels = append(channels, &control.RevokeMsg{Channel: ch, Cause: causeRevoked, Say: no})
+					l.s.counters.add(countRevoked, "kind", kindOf(a.Kind))
+					l.s.cfg.Log.Info("no longer allowed", "session", l.id, "channel", ch, "what", a.Kind, "target", clean(a.Target, 256), "say", no)
 					break
 				}
 			}

@@ -55,6 +55,7 @@ type link struct {
 	held     bool               // output is held back
 	token    [sha256.Size]byte
 	denied   int // asks that were refused
+	granted  int // and that were not
 	asks     map[uint32][]ask
 	ttys     map[uint32]string
 	revoked  *control.RevokeMsg // what it was told, or is to be told when it comes back
@@ -403,6 +404,7 @@ func (l *link) graceOver() {
 	if late {
 		l.proc.kill(true)
 		if e := (audit.Entry{Kind: "session.limit", Who: l.src.Who(), Node: l.src.Name, Verdict: "deny", Text: "no login within the grace time"}); l.s.hush.allow(l.src, &e) {
+			l.s.counters.add(countLimits, "limit", "login-grace")
 			l.s.cfg.Log.Info("no login in time", "node", l.src.Name)
 			l.s.audit(e)
 		}
@@ -478,6 +480,7 @@ func (l *link) finish() {
 		}
 	}
 	l.forgetState()
+	l.s.counters.add(countEnds, "cause", causeOf(cause))
 	l.s.cfg.Log.Info("session closed", "session", id, "node", l.src.Name, "as", g.user, "cause", cause)
 	l.s.audit(audit.Entry{Kind: "session.close", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(g.user), Session: id, Verdict: cause, Text: text, Extra: map[string]string{"refused": strconv.Itoa(denied)}})
 }

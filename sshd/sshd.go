@@ -38,6 +38,9 @@ type Limits struct {
 	RecorderEnd       time.Duration // and the session ended after: 2 min
 }
 
+// DefaultLimits is what a zero Limits means.
+func DefaultLimits() Limits { return Limits{}.withDefaults() }
+
 func (l Limits) withDefaults() Limits {
 	def := func(v *int, d int) {
 		if *v <= 0 {
@@ -53,6 +56,9 @@ func (l Limits) withDefaults() Limits {
 	def(&l.AsksPerConn, 768)
 	if l.LoginGrace <= 0 {
 		l.LoginGrace = 30 * time.Second
+	}
+	if l.ClientAlive <= 0 {
+		l.ClientAlive = 15 * time.Minute
 	}
 	if l.Linger <= 0 {
 		l.Linger = 10 * time.Minute
@@ -100,6 +106,7 @@ type Server struct {
 	mesh   string
 	hush   *hush
 
+	counters   counters
 	mu         sync.Mutex
 	links      map[*link]struct{}
 	handed     map[*handed]struct{}

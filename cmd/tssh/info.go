@@ -61,8 +61,16 @@ func addresses(n localapi.Node) string {
 func (a *app) status(ctx context.Context, args []string) error {
 	f := a.flags("status")
 	asJSON := f.Bool("json", false, "")
-	if err := f.parse(args, 0, 0, "status [--json]"); err != nil {
+	metrics := f.Bool("metrics", false, "")
+	if err := f.parse(args, 0, 0, "status [--json | --metrics]"); err != nil {
 		return err
+	}
+	if *metrics {
+		c, _, err := a.node(ctx, false)
+		if err != nil {
+			return err
+		}
+		return c.Metrics(ctx, a.out)
 	}
 	_, st, err := a.node(ctx, false)
 	if err != nil {

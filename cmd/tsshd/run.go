@@ -44,6 +44,7 @@ type runFlags struct {
 	udpPort                                              int
 	spoolMax, spoolFree                                  int64
 	rotateEvery                                          time.Duration
+	limits                                               sshd.Limits
 	names                                                names.Mode
 }
 
@@ -73,7 +74,11 @@ func parseRun(args []string, stderr io.Writer) (runFlags, error) {
 	known := fs.String("names", string(names.Auto), "how programs here learn the mesh's names: auto, resolved, hosts or off")
 	fs.Int64Var(&f.spoolMax, "spool-max", 4<<30, "bytes of recordings kept until a recorder has them")
 	fs.Int64Var(&f.spoolFree, "spool-free", 256<<20, "bytes that must be free on the disk for a new session")
+	limitFlags(fs, &f.limits)
 	if err := fs.Parse(args); err != nil {
+		return f, err
+	}
+	if err := checkLimits(f.limits); err != nil {
 		return f, err
 	}
 	switch {
@@ -198,7 +203,7 @@ func run(f runFlags, stdin io.Reader, stderr io.Writer) error {
 		TUN: f.tun, UDPPort: f.udpPort, RunDir: f.runDir, Loopback: f.loopback, PortMapping: f.portMapping && !f.loopback,
 		RotateEvery: f.rotateEvery, HostKeys: keys.lines(), Attributes: map[string]string{"node:os": runtime.GOOS, "node:tsshVersion": version},
 		DialCommand: []string{"/proc/self/exe", "dial"},
-		OnMap:       h.onMap, Serve: h.serve, Sessions: h.sessions,
+		OnMap:       h.onMap, Serve: h.serve, Sessions: h.sessions, Metrics: h.metrics,
 	}
 	if f.tun != "" {
 		h.names = names.NewService(names.Config{Mode: f.names, Link: f.tun, Log: log})
@@ -432,7 +437,7 @@ func (h *host) serve(ctx context.Context, n *netnode.Node, c *netmap.Client) err
 		Policy:  func() *policy.Policy { return c.Map().Policy },
 		Changed: h.changed, HostSigners: h.keys.signers, Spool: h.spool, ShipNow: h.shipNow,
 		ConnCommand: []string{"/proc/self/exe", "conn"}, RunDir: filepath.Join(h.flags.runDir, "sshd"),
-		FallThrough: h.flags.fallThrough, Logind: logind(root), Audit: h.audited, Log: h.log, Mesh: c.Map().Mesh, SelfAttested: !root, OwnUserOnly: !root,
+		FallThrough: h.flags.fallThrough, Logind: logind(root), Audit: h.audited, Limits: h.flags.limits, Log: h.log, Mesh: c.Map().Mesh, SelfAttested: !root, OwnUserOnly: !root,
 	})
 	if err != nil {
 		l.Close()

@@ -21,7 +21,7 @@ import (
 func (d *Daemon) api() localapi.Config {
 	c := localapi.Config{
 		Path: d.cfg.Socket, OwnerUID: d.cfg.OwnerUID, Userspace: d.cfg.TUN == "" && os.Getuid() != 0, Log: d.log,
-		Status: d.status, WhoIs: d.whois, Resolve: d.resolve, Join: d.apiJoin, Up: d.Up, Down: d.Down, Rotate: d.rotate, Settings: d.set, Why: d.why, Ping: d.ping, Netcheck: d.netcheck, Sessions: d.cfg.Sessions,
+		Status: d.status, WhoIs: d.whois, Resolve: d.resolve, Join: d.apiJoin, Up: d.Up, Down: d.Down, Rotate: d.rotate, Settings: d.set, Why: d.why, Ping: d.ping, Netcheck: d.netcheck, Sessions: d.cfg.Sessions, Metrics: d.cfg.Metrics,
 	}
 	c.ServePort, c.Served, c.ServeOff = d.apiServe, d.apiServed, d.apiServeOff
 	if d.cfg.TUN == "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -51,6 +52,8 @@ type Config struct {
 	// returns it.
 	Serve    func(ctx context.Context, n *netnode.Node, c *netmap.Client) error
 	Sessions func(ctx context.Context) ([]localapi.Session, error)
+	// Metrics writes what the program itself counts; nil when it counts nothing.
+	Metrics func(w io.Writer) error
 	// Names says in words how other programs learn the mesh's names; nil: they do not.
 	Names func() string
 	// DialCommand starts a process that runs serve.HelperMain, for a daemon of root's that serves

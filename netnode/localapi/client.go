@@ -109,6 +109,26 @@ func (c *Client) Rotate(ctx context.Context) error {
 	return c.call(ctx, "POST", "/v1/rotate", nil, nil, nil)
 }
 
+// Metrics copies what the daemon counts, in the text format of Prometheus.
+func (c *Client) Metrics(ctx context.Context, w io.Writer) error {
+	r, err := http.NewRequestWithContext(ctx, "GET", "http://localapi/metrics", nil)
+	if err != nil {
+		return fmt.Errorf("localapi: %w", err)
+	}
+	resp, err := c.http.Do(r)
+	if err != nil {
+		return fmt.Errorf("localapi: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != 200 {
+		return answerError(resp)
+	}
+	if _, err := io.Copy(w, io.LimitReader(resp.Body, maxAnswer)); err != nil {
+		return fmt.Errorf("localapi: metrics: %w", err)
+	}
+	return nil
+}
+
 func (c *Client) call(ctx context.Context, method, path string, q url.Values, in, out any) error {
 	var body io.Reader
 	if in != nil {

@@ -11,7 +11,7 @@
 // The caller is the uid the kernel gives for the connection, nothing the caller sends. A
 // caller is in one of three classes, and a class may do all that the class above it may:
 //
-//	anyone        status, whois, resolve (names, addresses, host keys)
+//	anyone        metrics, status, whois, resolve (names, addresses, host keys)
 //	the owner     dial, serve, sessions, why; ping and netcheck, which with a kernel TUN are anyone's
 //	root          join, up, down
 //
@@ -47,6 +47,7 @@
 //	POST /v1/rotate   {}                  -> {}
 //	POST /v1/settings Settings            -> {}
 //	POST /v1/dial?host=H&port=P           -> 101, then raw bytes
+//	GET  /metrics                         -> text, as Prometheus reads it
 //
 // A dial asks for "Upgrade: tssh-raw". After the 101 each side's end of data is the half-close
 // of the unix socket, and is passed on as the half-close of the TCP connection, both ways.

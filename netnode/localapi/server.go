@@ -1,6 +1,7 @@
 package localapi
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -48,6 +49,7 @@ type Config struct {
 	Why      func(ctx context.Context, r WhyRequest) (Why, error)
 	Ping     func(ctx context.Context, host string) (Pong, error)
 	Netcheck func(ctx context.Context) (Netcheck, error)
+	Metrics  func(w io.Writer) error // in the text format of Prometheus
 
 	// The uid is the caller's.
 	ServePort func(ctx context.Context, uid int, r ServeRequest) (Served, error)
@@ -187,6 +189,7 @@ func (s *server) routes() http.Handler {
 	handle("POST /v1/rotate", manager, joinTimeout, s.plain(s.cfg.Rotate))
 	handle("POST /v1/settings", manager, callTimeout, s.settings)
 	m.HandleFunc("POST /v1/dial", s.dial)
+	m.HandleFunc("GET /metrics", s.metrics)
 	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, Errorf(CodeNotFound, "no such call"))
 	})
@@ -314,6 +317,25 @@ func (s *server) settings(ctx context.Context, r *http.Request) (any, error) {
 		return nil, err
 	}
 	return struct{}{}, s.cfg.Settings(ctx, q)
+}
+
+// metrics is text, for a collector that is pointed at the socket. It has counts only.
+func (s *server) metrics(w http.ResponseWriter, r *http.Request) {
+	if e := s.admit(r, anyone); e != nil {
+		writeError(w, e)
+		return
+	}
+	if s.cfg.Metrics == nil {
+		writeError(w, unsupported())
+		return
+	}
+	var b bytes.Buffer
+	if err := s.cfg.Metrics(&b); err != nil {
+		writeError(w, s.public(r, err))
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	w.Write(b.Bytes()) // the caller may be gone; nothing depends on it
 }
 
 func (s *server) plain(f func(context.Context) error) func(context.Context, *http.Request) (any, error) {
