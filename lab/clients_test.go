@@ -24,6 +24,7 @@ type client struct {
 
 var clients = []client{
 	{"openssh", []string{"ssh", "scp", "sftp", "script"}, false},
+	{"forwards", []string{"ssh", "python3"}, false},
 	{"rsync", []string{"rsync"}, false},
 	{"git", []string{"git"}, false},
 	{"sshfs", []string{"sshfs", "fusermount3"}, false},
