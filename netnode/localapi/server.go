@@ -27,6 +27,7 @@ const (
 	callTimeout = 30 * time.Second
 	joinTimeout = 2 * time.Minute
 	protocol    = "tssh-raw" // the Upgrade token of a dial
+	statusCall  = "GET /v1/status"
 )
 
 // Config is a Server's. A func that is nil answers "unsupported". Funcs return *Error for
@@ -61,8 +62,9 @@ type server struct {
 	cfg Config
 	log *slog.Logger
 
-	wg   sync.WaitGroup  // streams, which are not the http.Server's any more
-	done context.Context // ends with Serve
+	large gate            // answers that list the mesh
+	wg    sync.WaitGroup  // streams, which are not the http.Server's any more
+	done  context.Context // ends with Serve
 }
 
 // Serve listens at cfg.Path until ctx ends, and returns after the last connection is closed.
@@ -164,6 +166,14 @@ func (s *server) routes() http.Handler {
 			}
 			ctx, cancel := context.WithTimeout(r.Context(), limit)
 			defer cancel()
+			if pattern == statusCall {
+				leave, ok := s.large.enter(ctx, caller(r))
+				if !ok {
+					writeError(w, Errorf(CodeLimit, "too many of these calls at a time (%d)", maxAnswers))
+					return
+				}
+				defer leave() // once the caller has read it
+			}
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 			v, err := f(ctx, r)
 			if err != nil {
@@ -173,7 +183,7 @@ func (s *server) routes() http.Handler {
 			writeJSON(w, 200, v)
 		})
 	}
-	handle("GET /v1/status", anyone, callTimeout, s.status)
+	handle(statusCall, anyone, callTimeout, s.status)
 	handle("GET /v1/whois", anyone, callTimeout, s.whois)
 	handle("GET /v1/resolve", anyone, callTimeout, s.resolve)
 	handle("GET /v1/sessions", owner, callTimeout, s.sessions)
