@@ -137,6 +137,7 @@ func FuzzParse(f *testing.F) {
 		`{"ipsets":{"ipset:a":["add 10.0.0.0/8","remove 10.0.0.1-10.0.0.9"],"ipset:b":["ipset:a","ipset:b"]}}`,
 		`{"postures":{"posture:a":["node:os IN ['a','b']","node:v >= '1.2.3'"]},"defaultSrcPosture":["posture:a"]}`,
 		`{"tagOwners":{"tag:a":["tag:b"],"tag:b":["tag:a"]},"autoApprovers":{"routes":{"10.0.0.0/8":["tag:a"]},"exitNode":["tag:b"]}}`,
+		`{"tagOwners":{"tag:a":[]},"acls":[],"ssh":[{"action":"accept","src":["a@x.org"],"dst":["tag:a"],"users":["x"],"permit":{"pty":true,"sftp":"read","forwardLocal":["*.a:1-2,3","[fd00::]/8:*"],"forwardUnix":["/a/*"]},"hours":["Mon-Fri 22:00-06:00 Europe/Oslo"],"until":"2027-01-31T18:00:00+01:00","record":"off","watch":[]},{"action":"request","src":["a@x.org"],"dst":["tag:a"],"users":["y"],"approvers":["a@x.org"],"commands":["a * 'b c' ..."]}]}`,
 		`{"grants":[{"src":["user:*@x.org"],"dst":["[fd00::]/8"],"ip":["tcp:22","80-90"],"via":["tag:a"]}]}`,
 		`{"tests":[{"src":"a@x.org","accept":["1.2.3.4:5"]}],"sshTests":[{"src":"a@x.org","dst":["a@x.org"],"deny":["root"]}]}`,
 		"{\"a\xff", "[[[[", `{"acls":[{"dst":["]:","[]:1","[:1",":"]}]}`, "/*", `"`, "\\",
