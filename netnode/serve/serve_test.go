@@ -526,3 +526,47 @@ func TestKept(t *testing.T) {
 		l.stop()
 	}
 }
+
+// TestNobody connects from an address that is no peer's, as local programs and the LAN can
+// where the listener is the kernel's: the program is not even asked.
+func TestNobody(t *testing.T) {
+	dialled := false
+	s := serve.New(serve.Config{May: func(int) bool { return true }, Dial: func(context.Context, int, netip.AddrPort) (net.Conn, error) {
+		dialled = true
+		return nil, net.ErrClosed
+	}})
+	at := make(chan net.Addr, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		s.Run(ctx, "m", serve.Mesh{
+			Listen: func(string, string) (net.Listener, error) {
+				l, err := net.Listen("tcp", "127.0.0.1:0")
+				if err == nil {
+					at <- l.Addr()
+				}
+				return l, err
+			},
+			Admits: func(netip.AddrPort, netip.AddrPort) (policy.Identity, bool) { return policy.Identity{}, false },
+			Self:   func() (policy.Identity, string) { return policy.Identity{Name: "laptop", User: "alice@example.com"}, "test" },
+		})
+		close(done)
+	}()
+	l := &lab{t: t, s: s}
+	l.add(serve.Port{Port: 3000, Target: 9})
+	c, err := net.Dial("tcp", (<-at).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	io.WriteString(c, "GET / HTTP/1.1\r\nHost: laptop\r\n\r\n")
+	c.SetReadDeadline(time.Now().Add(30 * time.Second))
+	if b, err := io.ReadAll(c); len(b) > 0 || os.IsTimeout(err) {
+		t.Errorf("nobody is answered: %q %v", b, err)
+	}
+	cancel()
+	<-done
+	if dialled {
+		t.Error("the program was connected to for nobody")
+	}
+}
