@@ -19,8 +19,8 @@
 //
 // # Query
 //
-// Every word must occur in one line, in any order, each as the beginning of a word on the screen, so "ngin" finds
-// nginx and "ginx" does not. "two words" in quotes is a phrase. A word without any letter or digit is passed over.
+// Every word must occur in one line, in any order. Where no line has them all as whole words, each may be the beginning of
+// one, so "ngin" finds nginx and "ginx" does not. (Beginnings of common words are dear: FTS5 gathers all their rows first.) "two words" in quotes is a phrase. A word without any letter or digit is passed over.
 //
 // Trust: text comes from the persons recorded and is data everywhere. May is asked for each recording before
 // anything of it is returned, and what is refused cannot be told from what does not exist.

@@ -177,21 +177,23 @@ func TestPages(t *testing.T) {
 		want = append([]string{host}, want...)
 	}
 	w.update()
-	var got []string
-	for before, rounds := int64(0), 0; ; rounds++ {
-		hits, next, err := w.x.Search(t.Context(), Query{Words: "needle", May: all, Limit: 4, Lines: 3, Before: before})
-		if err != nil || rounds > 10 || len(hits) > 4 {
-			t.Fatal(err, rounds, len(hits))
+	for _, words := range []string{"needle", "needl"} {
+		var got []string
+		for before, rounds := int64(0), 0; ; rounds++ {
+			hits, next, err := w.x.Search(t.Context(), Query{Words: words, May: all, Limit: 4, Lines: 3, Before: before})
+			if err != nil || rounds > 10 || len(hits) > 4 {
+				t.Fatal(err, rounds, len(hits))
+			}
+			for _, h := range hits {
+				got = append(got, h.Summary.Meta.Host)
+			}
+			if before = next; next == 0 {
+				break
+			}
 		}
-		for _, h := range hits {
-			got = append(got, h.Summary.Meta.Host)
+		if strings.Join(got, " ") != strings.Join(want, " ") {
+			t.Errorf("%s: %v\nwant %v", words, got, want)
 		}
-		if before = next; next == 0 {
-			break
-		}
-	}
-	if strings.Join(got, " ") != strings.Join(want, " ") {
-		t.Errorf("%v\nwant %v", got, want)
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 type Query struct {
 	Words  string
 	May    func(*store.Summary) bool // nil finds nothing
-	Before int64                     // cursor of the page before; 0 begins
+	Before int64                     // cursor of the page before; 0 begins. Negative: words are beginnings of words
 	Limit  int                       // recordings at most; 0 means 50
 	Lines  int                       // of each recording at most; 0 means 5
 }
@@ -41,8 +41,9 @@ type Line struct {
 var ErrNoWords = errors.New("there is no word to look for")
 
 const (
-	chunk     = 200  // rows asked for at a time
-	maxChunks = 2000 // in one search
+	chunk     = 20_000 // rows read of one statement
+	skips     = 500    // rows read over, before it is cheaper to ask anew below them
+	maxChunks = 200    // statements in one search
 	maxWords  = 16
 )
 
@@ -57,7 +58,20 @@ func (x *Index) Search(ctx context.Context, q Query) (hits []Hit, next int64, er
 	if q.Lines <= 0 {
 		q.Lines = 5
 	}
-	match := matchOf(q.Words)
+	if q.Before < 0 {
+		q.Before = -q.Before
+		hits, next, err = x.search(ctx, q, matchOf(q.Words, "*"))
+		return hits, -next, err
+	}
+	if hits, next, err = x.search(ctx, q, matchOf(q.Words, "")); err != nil || len(hits) > 0 || q.Before != 0 {
+		return hits, next, err
+	}
+	// Only now, for all rows of all words that begin so are gathered first.
+	hits, next, err = x.search(ctx, q, matchOf(q.Words, "*"))
+	return hits, -next, err
+}
+
+func (x *Index) search(ctx context.Context, q Query, match string) (hits []Hit, next int64, err error) {
 	if match == "" {
 		return nil, 0, ErrNoWords
 	}
@@ -100,7 +114,8 @@ func (x *Index) chunk(ctx context.Context, q Query, match string, hits []Hit, be
 		return hits, before, false, err
 	}
 	defer rows.Close()
-	n := 0
+	n, skipped := 0, 0
+	over := int64(1) << 62 // rows from here on are read over
 	for rows.Next() {
 		n++
 		var row, at, first int64
@@ -110,6 +125,13 @@ func (x *Index) chunk(ctx context.Context, q Query, match string, hits []Hit, be
 			return hits, before, false, err
 		}
 		before = row
+		if row >= over {
+			if skipped++; skipped > skips {
+				return hits, over, false, nil
+			}
+			continue
+		}
+		over, skipped = 1<<62, 0
 		l.At = time.Duration(at) * time.Millisecond
 		if len(hits) == 0 || hits[len(hits)-1].Summary.Meta.ID != id {
 			if len(hits) == q.Limit {
@@ -118,14 +140,19 @@ func (x *Index) chunk(ctx context.Context, q Query, match string, hits []Hit, be
 			}
 			s, err := x.cfg.Store.Lookup(id)
 			if err != nil || !q.May(&s) {
-				return hits, first, false, nil
+				over = first
+				continue
 			}
 			hits = append(hits, Hit{Summary: s})
 		}
 		h := &hits[len(hits)-1]
 		if len(h.Lines) == q.Lines {
 			h.More = true
-			return hits, first, false, nil
+			over = first
+			if len(hits) == q.Limit {
+				return hits, first, false, nil
+			}
+			continue
 		}
 		h.Lines = append(h.Lines, l)
 	}
@@ -135,8 +162,8 @@ func (x *Index) chunk(ctx context.Context, q Query, match string, hits []Hit, be
 	return hits, before, n < chunk, nil
 }
 
-// matchOf makes an FTS5 expression in which everything is quoted.
-func matchOf(words string) string {
+// matchOf makes an FTS5 expression in which everything is quoted; suffix "*" makes each word the beginning of one.
+func matchOf(words, suffix string) string {
 	var parts []string
 	words = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
@@ -151,7 +178,7 @@ func matchOf(words string) string {
 		}
 		for _, w := range list {
 			if len(parts) < maxWords && strings.ContainsFunc(w, func(r rune) bool { return unicode.IsLetter(r) || unicode.IsNumber(r) }) {
-				parts = append(parts, `"`+w+`"*`)
+				parts = append(parts, `"`+w+`"`+suffix)
 			}
 		}
 	}

@@ -273,7 +273,7 @@ func (v *Viewer) search(w http.ResponseWriter, r *http.Request, id policy.Identi
 		}
 		out.Recordings = append(out.Recordings, h)
 	}
-	if next > 0 {
+	if next != 0 {
 		out.Next = strconv.FormatInt(next, 10)
 	}
 	respond(w, http.StatusOK, out)

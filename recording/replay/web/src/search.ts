@@ -21,7 +21,7 @@ export async function showSearch(main: HTMLElement): Promise<void> {
     if (!older) replace(found);
     more.hidden = true;
     if (!q) {
-      note.textContent = "Every word must occur in one line, as the beginning of a word.";
+      note.textContent = "Every word must occur in one line.";
       return;
     }
     note.textContent = older ? "" : "Searching\u2026";
