@@ -200,3 +200,59 @@ func BenchmarkShapes(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkSessions decides again about a thousand open sessions, as a host does when the
+// policy changed.
+func BenchmarkSessions(b *testing.B) {
+	p := mustParse(b, large.policy())
+	reqs := make([]Request, 1000)
+	for i := range reqs {
+		reqs[i] = Request{Ask: AskLogin, Src: large.node(i * 10), Dst: large.node(i*7 + 1), User: "deploy", UID: 1000}
+	}
+	b.Run("sessions=1000,"+large.String(), func(b *testing.B) {
+		for b.Loop() {
+			for i := range reqs {
+				Evaluate(p, reqs[i])
+			}
+		}
+	})
+}
+
+// BenchmarkJoin is what a node that was never seen costs: its first decision.
+func BenchmarkJoin(b *testing.B) {
+	p := mustParse(b, large.policy())
+	ids := make([]Identity, large.nodes)
+	for i := range ids {
+		ids[i] = large.node(i)
+	}
+	b.Run(large.String(), func(b *testing.B) {
+		i := 0
+		for b.Loop() {
+			i++
+			Adjacent(p, ids[i%len(ids)], ids[(i*7+1)%len(ids)])
+		}
+	})
+}
+
+// BenchmarkAllPairs is who can log in where as root, over the whole mesh.
+func BenchmarkAllPairs(b *testing.B) {
+	p := mustParse(b, large.policy())
+	var users []DirectoryUser
+	var nodes []DirectoryNode
+	for i := range large.people {
+		users = append(users, DirectoryUser{Login: Login(fmt.Sprintf("p%d@example.com", i)), Role: RoleMember})
+	}
+	for i := range large.nodes {
+		n := large.node(i)
+		nodes = append(nodes, DirectoryNode{Name: n.Name, User: n.User, Tags: n.Tags, Addresses: n.Addrs})
+	}
+	d, err := NewDirectory(users, nodes)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run(large.String(), func(b *testing.B) {
+		for b.Loop() {
+			Who(p, d, WhoQuery{Account: "deploy"})
+		}
+	})
+}

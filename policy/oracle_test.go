@@ -26,6 +26,9 @@ type oracleRule struct {
 	CheckPeriod string   `json:"checkPeriod,omitempty"`
 	AcceptEnv   []string `json:"acceptEnv,omitempty"`
 	SrcPosture  []string `json:"srcPosture,omitempty"`
+	Hours       []string `json:"hours,omitempty"`
+	BreakGlass  bool     `json:"breakGlass,omitempty"`
+	Approvers   []string `json:"approvers,omitempty"`
 }
 
 type oraclePolicy struct {
@@ -202,11 +205,21 @@ func (o *oraclePolicy) net(src, dst oracleEnd, proto uint8, port uint16) string 
 	return "no-rule"
 }
 
+// The questions are asked at the beginning of 1970, a Thursday.
+const (
+	oracleOpen   = "Wed-Thu 22:00-02:00 UTC"
+	oracleClosed = "Fri-Wed 00:30-23:00 UTC"
+)
+
 func (o *oraclePolicy) ssh(r Request) (verdict string, rule int) {
 	src, dst := oracleEnd{r.Src, r.Src.Addrs[0]}, oracleEnd{r.Dst, r.Dst.Addrs[0]}
-	for _, action := range []string{"check", "accept"} {
+	for _, kind := range []string{"check", "accept", "request", "glass"} {
 		for i, rule := range o.SSH {
-			if rule.Action != action || !o.any(rule.Src, src) || !o.posture(rule.SrcPosture, r.Src) {
+			action := kind
+			if kind == "glass" {
+				action = "accept"
+			}
+			if rule.Action != action || rule.BreakGlass != (kind == "glass") || r.BreakGlass && kind != "glass" || slices.Contains(rule.Hours, oracleClosed) || !o.any(rule.Src, src) || !o.posture(rule.SrcPosture, r.Src) {
 				continue
 			}
 			reach := false
@@ -345,6 +358,18 @@ func generate(r *rand.Rand) *oraclePolicy {
 				rule.Src = []string{"alice@example.com"}
 			}
 		}
+		switch r.IntN(8) {
+		case 0:
+			rule.Hours = []string{oracleOpen}
+		case 1:
+			rule.Hours = []string{oracleClosed}
+		case 2:
+			rule.BreakGlass = rule.Action == "accept"
+		case 3:
+			if rule.Action == "check" {
+				rule.Action, rule.CheckPeriod, rule.Approvers = "request", "", []string{"group:b"}
+			}
+		}
 		if r.IntN(4) == 0 {
 			rule.AcceptEnv = []string{"LANG", "LC_*"}
 		}
@@ -391,7 +416,7 @@ func compare(t *testing.T, seed uint64) {
 				name LocalUser
 				uid  uint32
 			}{{"root", 0}, {"deploy", 1000}, {"toor", 0}, {"alice", 1001}, {"bob", 0}} {
-				req := Request{Ask: AskLogin, Src: src, Dst: dst, User: u.name, UID: u.uid, SSHOnly: r.IntN(2) == 0, Now: time.Unix(0, 0)}
+				req := Request{Ask: AskLogin, Src: src, Dst: dst, User: u.name, UID: u.uid, SSHOnly: r.IntN(2) == 0, BreakGlass: r.IntN(8) == 0, Now: time.Unix(0, 0)}
 				verdict, rule := o.ssh(req)
 				if d := Evaluate(p, req); d.Verdict.String() != verdict || d.Rule != rule {
 					t.Fatalf("seed %d: %s as %s on %s (ssh only %v): engine %s %d (%s), oracle %s %d\n%s",
