@@ -52,6 +52,8 @@ func testDirectory(t *testing.T) *Directory {
 //
 //	SRC as ACCOUNT on DST            an ssh login, network rules left out
 //	SRC as ACCOUNT on DST effective  with network rules
+//	SRC as ACCOUNT on DST at TIME    at that time; without it hours count as open
+//	SRC as ACCOUNT on DST may KIND [TARGET]   in an open login; the answer is yes or no
 //	SRC to DST PROTO [PORT] [v4|v6]  a flow
 //	ACTOR tags TAG
 //	NODE routes PREFIX
@@ -104,12 +106,34 @@ func TestTables(t *testing.T) {
 	}
 }
 
+var asks = map[string]Ask{"pty": AskPTY, "shell": AskShell, "exec": AskExec, "sftp": AskSFTP, "subsystem": AskSubsystem, "forward-local": AskForwardLocal,
+	"forward-remote": AskForwardRemote, "forward-unix": AskForwardUnix, "agent": AskAgent, "x11": AskX11}
+
+func may(t *testing.T, p *Policy, d *Directory, src, user, dst, kind, target string) string {
+	t.Helper()
+	s, ok := d.Node(src)
+	h, ok2 := d.Node(dst)
+	if !ok || !ok2 || asks[kind] == AskNothing {
+		t.Fatalf("no such node or kind: %s %s %s", src, dst, kind)
+	}
+	if Evaluate(p, Request{Ask: asks[kind], Src: s, Dst: h, User: LocalUser(user), UIDUnknown: true, SSHOnly: true, AnyTime: true, Target: target}).Verdict == Accept {
+		return "yes"
+	}
+	return "no"
+}
+
 func answer(t *testing.T, p *Policy, d *Directory, f []string) string {
 	t.Helper()
 	var q map[string]any
 	switch {
 	case len(f) >= 5 && f[1] == "as" && f[3] == "on":
 		q = map[string]any{"kind": "ssh", "src": f[0], "user": f[2], "dst": f[4], "effective": len(f) > 5 && f[5] == "effective"}
+		if len(f) == 7 && f[5] == "at" {
+			q["time"] = f[6]
+		}
+		if len(f) >= 7 && f[5] == "may" {
+			return may(t, p, d, f[0], f[2], f[4], f[6], strings.Join(f[7:], " "))
+		}
 	case len(f) >= 4 && f[1] == "to":
 		q = map[string]any{"kind": "net", "src": f[0], "dst": f[2], "proto": f[3]}
 		for _, w := range f[4:] {
