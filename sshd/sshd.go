@@ -25,9 +25,9 @@ import (
 type Limits struct {
 	LoginGrace        time.Duration // from accept to login: 30 s
 	Handshakes        int           // connections not logged in yet, of all peers: 100
-	HandshakesPerPeer int           // of one person, or one tagged machine: 20
+	HandshakesPerPeer int           // of one person, or one tagged machine: 60
 	Conns             int           // connections of all peers: 2000
-	ConnsPerPeer      int           // of one person, or one tagged machine: 200
+	ConnsPerPeer      int           // of one person, or one tagged machine: 600
 	SessionsPerConn   int           // channels open at once on a connection: 64
 	ForwardsPerConn   int           // forwards open at once on a connection, listeners included: 256
 	AsksPerConn       int           // granted and not yet gone: 768
@@ -48,7 +48,7 @@ func (l Limits) withDefaults() Limits {
 		}
 	}
 	def(&l.Handshakes, 100)
-	def(&l.HandshakesPerPeer, 20)
+	def(&l.HandshakesPerPeer, 60)
 	def(&l.Conns, 2000)
 	def(&l.ConnsPerPeer, 200)
 	def(&l.SessionsPerConn, 64)

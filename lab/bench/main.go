@@ -80,6 +80,12 @@ func bench(bin string, mib, rounds, logins, sessions, seconds, crowd int) (err e
 	if err := b.copies(mib, rounds); err != nil {
 		return err
 	}
+	if err := b.files(mib, rounds); err != nil {
+		return err
+	}
+	if err := b.crowdOfLogins(50, rounds); err != nil {
+		return err
+	}
 	time.Sleep(30 * time.Second) // until memory is given back
 	b.idle("memory, daemon half a minute after the copies")
 	if err := b.memory(sessions); err != nil {

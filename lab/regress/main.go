@@ -20,7 +20,7 @@ const where = "/usr/lib/openssh/regress"
 var passing = strings.Fields(`connect connect-uri proto-version exit-status exit-status-signal transfer stderr-data stderr-after-eof
 	broken-pipe try-ciphers yes-head keyscan scp scp3 scp-uri sftp sftp-cmds sftp-badcmds sftp-batch sftp-glob sftp-perm sftp-uri
 	kextype keytype integrity localcommand host-expand percent knownhosts knownhosts-command putty-transfer putty-ciphers putty-kex
-	dynamic-forward forwarding multiplex`)
+	agent dynamic-forward forwarding multiplex`)
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "sshd" {
@@ -67,7 +67,7 @@ func regress(bin string, names []string, limit time.Duration, verbose bool) erro
 	}
 	// What the tests run is a path, without arguments.
 	wrapper := filepath.Join(dir, "sshd")
-	if err := os.WriteFile(wrapper, fmt.Appendf(nil, "#!/bin/sh\nexec %s sshd \"$@\"\n", self), 0o755); err != nil {
+	if err := os.WriteFile(wrapper, fmt.Appendf(nil, "#!/bin/sh\nREGRESS_TSSHD=%s exec %s sshd \"$@\"\n", tsshd, self), 0o755); err != nil {
 		return err
 	}
 	ssh := filepath.Join(dir, "ssh")
