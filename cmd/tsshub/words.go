@@ -29,7 +29,7 @@ const usage = `usage:
                [--expiry 24h]
   tsshub key list | revoke ID
   tsshub node list | rename OLD NEW | extend NAME --for 90d | expire NAME | remove NAME
-  tsshub policy get | check FILE | diff FILE | set FILE [--if-match REVISION]
+  tsshub policy get | check FILE [--against 30d] | diff FILE | set FILE [--if-match REVISION]
   tsshub policy log | show REVISION | revert REVISION | directory
   tsshub relay list | add NAME --url https://HOST:PORT [--key KEY | --cert-sha256 HEX] [--stun PORT] | remove NAME
   tsshub backup FILE|- [--with-key]
