@@ -17,6 +17,9 @@
 //	lines  fts5: text; rec, ch, at (ms) not indexed. Tokens are runs of letters and digits, folded
 //	       (unicode61): "10.0.0.5" is a phrase of four
 //
+// Measured on 2 busy cores with 10,000 recordings of 100 lines (83 MB of text): built in 16 s, the file is twice the text, a rare
+// word takes 0.1 ms, two words that are in every line 12 ms (BenchmarkSearch).
+//
 // # Query
 //
 // Every word must occur in one line, in any order. Where no line has them all as whole words, each may be the beginning of

@@ -56,7 +56,7 @@ export async function showList(main: HTMLElement): Promise<void> {
     more.hidden = !next;
     table.hidden = rows.childElementCount === 0;
     note.textContent = rows.childElementCount > 0 ? "" :
-      text ? "Nothing matches. Every word must occur in the person, host, local user, command or id." :
+      text ? "Nothing matches. Every word must occur in the person, host, local user, command or id; what was on the screens is under Search." :
       own ? "Nothing of yours has been recorded." : "There is nothing here that you may see yet.";
   }
 
