@@ -77,5 +77,6 @@
 // Version 3 as in draft-ietf-secsh-filexfer-02, with the extensions of OpenSSH named in
 // sftpExtensions. Written here and not taken from pkg/sftp, whose request server loses
 // the attributes of an open, turns operations on handles into operations on paths, and
-// fails a whole directory for one entry it may not look at.
+// fails a whole directory for one entry it may not look at. A session begins as one for reading;
+// the first request that would change something asks the policy whether it may.
 package session
