@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -116,6 +117,12 @@ func one(obj, name, ssh, wrapper, tsshd string, port int, limit time.Duration) (
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 3 * time.Second
 	out, err := cmd.CombinedOutput()
+	// A test that did not come to its end leaves the daemon it started.
+	if b, rerr := os.ReadFile(filepath.Join(obj, "pidfile")); rerr == nil {
+		if pid, perr := strconv.Atoi(strings.TrimSpace(string(b))); perr == nil && pid > 1 {
+			_ = syscall.Kill(pid, syscall.SIGTERM)
+		}
+	}
 	if ctx.Err() != nil {
 		err = fmt.Errorf("after %v", limit)
 	} else if err == nil && strings.Contains(string(out), "SKIPPED") {
