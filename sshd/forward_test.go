@@ -386,6 +386,7 @@ func TestForwardRevoked(t *testing.T) {
 	c := d.client(account(t).Username)
 	run := start(t, c, false, "echo $$; exec sleep 300")
 	pid := pidOf(r, run)
+	t.Cleanup(func() { _ = unix.Kill(pid, unix.SIGKILL) }) // without a terminal it would go on
 	fc, err := c.Dial("tcp", tcp.Addr().String())
 	if err != nil {
 		t.Fatal(err)

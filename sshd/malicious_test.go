@@ -2,11 +2,14 @@ package sshd_test
 
 import (
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestMaliciousClient: one client does everything wrong that a client can do, at once. Its
@@ -44,11 +47,16 @@ func TestMaliciousClient(t *testing.T) {
 
 	bad := d.client(u.Username)
 	// A program whose output is never read, and one that is fed without reading.
-	for _, command := range []string{"yes", "sleep 300"} {
+	for _, command := range []string{"echo $$; exec yes", "echo $$; exec sleep 300"} {
 		ch, _ := open(t, bad)
 		if !request(t, ch, "exec", str(command)) {
 			t.Fatal("no exec")
 		}
+		var pid int
+		if _, err := fmt.Fscan(ch, &pid); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Kill(pid, unix.SIGKILL) }) // without a terminal it would go on
 		go func() { // ends with the connection
 			for {
 				if _, err := ch.Write(make([]byte, 32<<10)); err != nil {
