@@ -57,7 +57,7 @@ func TestMaliciousClient(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = unix.Kill(pid, unix.SIGKILL) }) // without a terminal it would go on
-		go func() { // ends with the connection
+		go func() {                                            // ends with the connection
 			for {
 				if _, err := ch.Write(make([]byte, 32<<10)); err != nil {
 					return
