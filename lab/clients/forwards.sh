@@ -22,7 +22,7 @@ u = socket.socket(socket.AF_UNIX); u.bind("fw.sock"); u.listen()
 print(t.getsockname()[1], flush=True)
 for l in (t, u): threading.Thread(target=serve, args=(l,)).start()
 IN
-mkfifo hold; exec 9<>hold
+mkfifo hold; exec 9<>hold; : >ports
 $SSH $to 'python3 fw-echo.py & echo pid $!; read x; kill $!' <&9 >ports &
 i=0; while [ "$(wc -l <ports)" -lt 2 ]; do sleep 0.1; i=$((i+1)); [ $i -lt 200 ] || die "no server: $(cat ports)"; done
 port=$(grep -v pid ports)
