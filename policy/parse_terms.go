@@ -506,6 +506,7 @@ func (t *terms) describe(s *sshRule) {
 	if t.SelfAttested {
 		add("self-attested recordings will do")
 	}
+	t.own = strings.Join(w, "; ")
 	for _, l := range []struct {
 		verb string
 		who  []selector

@@ -68,6 +68,7 @@ type terms struct {
 	approvers        []selector
 	key              string // differs when a session that is open cannot go on under other terms
 	words            string // for people: what differs from the default
+	own              string // of that, what names nobody
 	uses             []use
 	id               string // of the rule's text
 }
@@ -93,6 +94,15 @@ func (d Decision) Terms() Terms {
 		return Terms{}
 	}
 	return d.terms.Terms
+}
+
+// Words says to the person whom the rule lets in what it says about the session, beyond the
+// default. It names nobody.
+func (d Decision) Words() string {
+	if d.terms == nil {
+		return ""
+	}
+	return d.terms.own
 }
 
 // Key is equal for decisions under which an open session may go on as it is. A host that

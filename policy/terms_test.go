@@ -129,6 +129,18 @@ func TestTerms(t *testing.T) {
 	}
 }
 
+// TestWordsNameNobody: a person learns what holds for the session, not who else may do what.
+func TestWordsNameNobody(t *testing.T) {
+	d := ruleWith(t, `, "permit": {"shell": true, "pty": true}, "sessionLimit": "8h", "idleLimit": "15m", "recordInput": true, "watch": ["group:sec"], "end": ["sec@example.com"]`, time.Time{})
+	const want = "with pty, shell; at most 8h; idle at most 15m; input recorded"
+	if got := d.Words(); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := ruleWith(t, "", time.Time{}).Words() + (Decision{}).Words(); got != "" {
+		t.Errorf("without terms: %q", got)
+	}
+}
+
 // TestOrderOfKinds: check, accept, request, break glass; and break glass alone when asked for.
 func TestOrderOfKinds(t *testing.T) {
 	rule := func(s string) string { return `{"src": ["alice@example.com"], "dst": ["tag:web"], ` + s + `},` }

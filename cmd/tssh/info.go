@@ -289,6 +289,9 @@ func (a *app) why(ctx context.Context, args []string) error {
 			say = "no: " + say
 		}
 		fmt.Fprintln(a.out, say)
+		if y.Terms != "" {
+			fmt.Fprintf(a.out, "the session: %s\n", oneLine(y.Terms))
+		}
 		if y.Reason != "" {
 			fmt.Fprintf(a.out, "because: %s\n", oneLine(y.Reason))
 		}

@@ -268,6 +268,9 @@ func (d *Daemon) why(_ context.Context, r localapi.WhyRequest) (localapi.Why, er
 	}
 	dec := policy.Evaluate(nm.Policy, q)
 	w := localapi.Why{Verdict: dec.Verdict.String(), Say: dec.Say, Reason: dec.Reason, Section: dec.Section, Host: p.Name, User: r.User}
+	if dec.Verdict != policy.Deny {
+		w.Terms = dec.Words()
+	}
 	if dec.Rule >= 0 && dec.Section != "" {
 		w.Rule = &dec.Rule
 	}

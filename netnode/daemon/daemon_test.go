@@ -59,7 +59,7 @@ func newHub(t *testing.T) *coord.Server {
 		t.Fatal(err)
 	}
 	if r, err := s.SetPolicy(t.Context(), "test", "p", []byte(`{"acls": [{"action": "accept", "src": ["*"], "dst": ["*:*"]}],
-		"ssh": [{"action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:self"], "users": ["autogroup:nonroot"]}]}`), 0); err != nil || !r.OK {
+		"ssh": [{"action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:self"], "users": ["autogroup:nonroot"], "idleLimit": "1h"}]}`), 0); err != nil || !r.OK {
 		t.Fatal(r, err)
 	}
 	return s
@@ -331,7 +331,10 @@ func TestDialThroughTheSocket(t *testing.T) {
 		t.Errorf("%+v", st.Peers[0])
 	}
 	w, err := laptop.Why(t.Context(), localapi.WhyRequest{Host: "web", User: "deploy"})
-	if err != nil || w.Verdict != "accept" {
+	if err != nil || w.Verdict != "accept" || w.Terms != "idle at most 1h" {
 		t.Errorf("why: %+v %v", w, err)
+	}
+	if w, err = laptop.Why(t.Context(), localapi.WhyRequest{Host: "web", User: "root"}); err != nil || w.Verdict != "deny" || w.Terms != "" {
+		t.Errorf("why not: %+v %v", w, err)
 	}
 }

@@ -127,6 +127,7 @@ type WhyRequest struct {
 type Why struct {
 	Verdict string `json:"verdict"` // accept, check or deny
 	Say     string `json:"say"`
+	Terms   string `json:"terms,omitempty"` // what the session may not, or has to, beyond the default
 	Reason  string `json:"reason,omitempty"`
 	Section string `json:"section,omitempty"`
 	Rule    *int   `json:"rule,omitempty"`
