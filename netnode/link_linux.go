@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -189,12 +190,19 @@ func removeTUN(h *netlink.Handle, name string) error {
 
 // removeRules removes our rules unless another mesh's routes are in the table.
 func removeRules(h *netlink.Handle, family int) error {
-	routes, err := h.RouteListFiltered(family, &netlink.Route{Table: meshTable}, netlink.RT_FILTER_TABLE)
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("netnode: routes: %w", err)
-	}
-	if len(routes) > 0 {
-		return nil
+	// Routes of a device that was removed a moment ago may still be there.
+	for try := 0; ; try++ {
+		routes, err := h.RouteListFiltered(family, &netlink.Route{Table: meshTable}, netlink.RT_FILTER_TABLE)
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("netnode: routes: %w", err)
+		}
+		if len(routes) == 0 {
+			break
+		}
+		if try == 10 {
+			return nil
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
 	rules, err := h.RuleList(family)
 	if err != nil {

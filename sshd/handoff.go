@@ -46,13 +46,17 @@ func (s *Server) handOver(l *link, c net.Conn) {
 		c.Close()
 		return
 	}
+	// Said before the first byte goes over.
+	s.cfg.Log.Info("connection handed over", "node", l.src.Name, "login", l.src.Who(), "to", s.cfg.FallThrough)
+	s.audit(audit.Entry{Kind: "session.handover", Who: l.src.Who(), Node: l.src.Name, Verdict: "handed over", Text: "no ssh rule is about this peer; the host's own SSH server decides, and nothing is recorded"})
 	h := &handed{l, startPump(c, inner)}
 	s.mu.Lock()
 	s.settleLocked(l) // its own server counts logins under way
 	s.handed[h] = struct{}{}
 	s.mu.Unlock()
-	s.cfg.Log.Info("connection handed over", "node", l.src.Name, "login", l.src.Who(), "to", s.cfg.FallThrough)
-	s.audit(audit.Entry{Kind: "session.handover", Who: l.src.Who(), Node: l.src.Name, Verdict: "handed over", Text: "no ssh rule is about this peer; the host's own SSH server decides, and nothing is recorded"})
+	if !l.handsOver() { // the policy changed before it was noted
+		h.p.abort()
+	}
 	<-h.p.done
 	s.mu.Lock()
 	delete(s.handed, h)
