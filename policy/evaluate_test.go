@@ -233,6 +233,47 @@ func TestTogether(t *testing.T) {
 	wg.Wait()
 }
 
+// TestAdjacentVia: of the routers of a route only those know the source that via chooses.
+func TestAdjacentVia(t *testing.T) {
+	pfx := func(s ...string) (out []netip.Prefix) {
+		for _, p := range s {
+			out = append(out, netip.MustParsePrefix(p))
+		}
+		return out
+	}
+	src := Identity{ID: "a", Tags: []Tag{"tag:a"}, Addrs: []netip.Addr{netip.MustParseAddr("100.64.0.5")}}
+	const via = `,"via":["tag:r"]`
+	for _, c := range []struct {
+		dst, via string
+		router   Identity
+		want     bool
+	}{
+		{"10.0.0.0/8", via, Identity{Tags: []Tag{"tag:r"}, Routes: pfx("10.33.0.0/16")}, true},
+		{"10.0.0.0/8", via, Identity{Tags: []Tag{"tag:s", "tag:r"}, Routes: pfx("192.168.1.0/24", "10.33.0.0/16")}, true},
+		{"10.0.0.0/8", via, Identity{Tags: []Tag{"tag:s"}, Routes: pfx("10.44.0.0/16")}, false},
+		{"10.0.0.0/8", via, Identity{Tags: []Tag{"tag:r"}, Routes: pfx("192.168.1.0/24")}, false},
+		{"10.0.0.0/8", via, Identity{Tags: []Tag{"tag:r"}}, false},
+		{"10.0.0.0/8", "", Identity{Tags: []Tag{"tag:s"}, Routes: pfx("10.44.0.0/16")}, true},
+		{"100.64.0.9", via, Identity{Tags: []Tag{"tag:r"}, Routes: pfx("10.33.0.0/16")}, false}, // its own address
+		{"100.64.0.9", "", Identity{Tags: []Tag{"tag:r"}}, true},
+		{"tag:r", via, Identity{Tags: []Tag{"tag:r"}, Routes: pfx("10.33.0.0/16")}, false},
+		{"*", via, Identity{Tags: []Tag{"tag:r"}, Routes: pfx("10.33.0.0/16")}, true},
+		{"*", via, Identity{Tags: []Tag{"tag:r"}}, false},
+		{"autogroup:internet", via, Identity{Tags: []Tag{"tag:r"}, Exit: true}, true},
+		{"autogroup:internet", via, Identity{Tags: []Tag{"tag:s"}, Exit: true}, false},
+	} {
+		text := `{"tagOwners":{"tag:a":[],"tag:r":[],"tag:s":[]},"grants":[{"src":["tag:a"],"dst":["` + c.dst + `"],"ip":["*"]` + c.via + `}]}`
+		p, problems := Parse("via", []byte(text))
+		if p == nil {
+			t.Fatal(problems)
+		}
+		c.router.ID, c.router.Addrs = "r", []netip.Addr{netip.MustParseAddr("100.64.0.9")}
+		if got := Adjacent(p, src, c.router); got != c.want {
+			t.Errorf("%s%s, %v with %v: adjacent is %v", c.dst, c.via, c.router.Tags, c.router.Routes, got)
+		}
+	}
+}
+
 func TestReadDirectory(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{`{`, "unexpected end"},

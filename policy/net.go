@@ -195,7 +195,11 @@ func (p *Policy) reaches(src, dst *Identity) bool {
 		}
 		for w := range s {
 			for left := s[w] & d[w]; left != 0; left &= left - 1 {
-				r := &t.rules[(base+w)*64+mathbits.TrailingZeros64(left)]
+				i := mathbits.TrailingZeros64(left)
+				r := &t.rules[(base+w)*64+i]
+				if len(r.via) > 0 && !t.serves(r, base+w, i, dst) {
+					continue
+				}
 				if len(r.posture) == 0 || anyPosture(r.posture, src.Attributes) {
 					return true
 				}
@@ -205,10 +209,31 @@ func (p *Policy) reaches(src, dst *Identity) bool {
 	return false
 }
 
+// serves reports whether the node is one of the routers that a rule with via chooses, for
+// something that the rule names. The rule is bit i of a word.
+func (t *netTable) serves(r *netRule, word, i int, dst *Identity) bool {
+	if dst.External || len(dst.Routes) == 0 && !dst.Exit || !slices.ContainsFunc(r.via, func(v Tag) bool { return slices.Contains(dst.Tags, v) }) {
+		return false
+	}
+	var b [1]uint64
+	t.dst.behind(b[:], word, dst)
+	return b[0]&(1<<i) != 0
+}
+
 // node ors into out every rule that names the node, one of its addresses, or something
 // behind it.
 func (s *side) node(out []uint64, base int, id *Identity) {
 	s.identity(out, base, id)
+	for _, a := range id.Addrs {
+		if len(s.addrs.starts) > 0 {
+			or(out, s.addrs.at(a.Unmap()).from(base))
+		}
+	}
+	s.behind(out, base, id)
+}
+
+// behind ors into out every rule that names something in the node's routes, or everything.
+func (s *side) behind(out []uint64, base int, id *Identity) {
 	or(out, s.any.from(base))
 	or(out, s.world.from(base))
 	if id.Exit {
@@ -216,9 +241,6 @@ func (s *side) node(out []uint64, base int, id *Identity) {
 	}
 	if len(s.addrs.starts) == 0 {
 		return
-	}
-	for _, a := range id.Addrs {
-		or(out, s.addrs.at(a.Unmap()).from(base))
 	}
 	for _, r := range id.Routes {
 		s.addrs.overlap(out, base, r)
