@@ -370,9 +370,8 @@ func (d *Daemon) up(parent context.Context, st *netmap.State, api chan error) er
 	d.mu.Lock()
 	m.client = client
 	d.member = m
-	w := m.where
+	client.PublishEndpoints(m.where) // under mu, so that no later ones are overwritten
 	d.mu.Unlock()
-	client.PublishEndpoints(w)
 	if len(d.cfg.HostKeys) > 0 {
 		if err := m.client.PublishHostKeys(d.cfg.HostKeys); err != nil {
 			d.log.Error("host keys not published", "err", err)
@@ -443,11 +442,10 @@ func (d *Daemon) up(parent context.Context, st *netmap.State, api chan error) er
 // publish passes our endpoints on; those that come before there is a client are kept for it.
 func (d *Daemon) publish(m *member, w netmap.Where) {
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	m.where = w
-	c := m.client
-	d.mu.Unlock()
-	if c != nil {
-		c.PublishEndpoints(w)
+	if m.client != nil {
+		m.client.PublishEndpoints(w)
 	}
 }
 
