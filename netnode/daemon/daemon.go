@@ -284,9 +284,17 @@ func (d *Daemon) Run(ctx context.Context) error {
 	var api chan error
 	if d.cfg.Socket != "" {
 		api = make(chan error, 1)
+		c, listening := d.api(), make(chan struct{})
+		c.Listening = func() { close(listening) }
 		go func() { // ends with ctx, or when the socket cannot be had
-			api <- localapi.Serve(ctx, d.api())
+			api <- localapi.Serve(ctx, c)
 		}()
+		// Config.Serve may use it at once.
+		select {
+		case <-listening:
+		case err := <-api:
+			api <- err
+		}
 	}
 	err := d.loop(ctx, api)
 	d.dialer.Close()

@@ -37,6 +37,7 @@ type Config struct {
 	OwnerUID  int    // who may dial besides root; -1 is nobody
 	Userspace bool   // the owner's own node: the owner may also join, up and down, and no other uid may connect
 	Log       *slog.Logger
+	Listening func() // nil, or called once the socket is there
 
 	Status   func(ctx context.Context) (Status, error)
 	WhoIs    func(ctx context.Context, a netip.Addr) (Node, error)
@@ -74,6 +75,9 @@ func Serve(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer release()
+	if cfg.Listening != nil {
+		cfg.Listening()
+	}
 	return serve(ctx, l, cfg)
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -120,7 +121,12 @@ func TestGolinks(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- run(ctx, file, "", filepath.Join(dir, "node"), join) }()
-	defer func() { cancel(); <-done }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("the service ended: %v", err)
+		}
+	}()
 	alice := visitor(t, "alices", token("alice@example.com", ""))
 	bob := visitor(t, "bobs", token("bob@example.com", ""))
 
