@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -84,12 +83,8 @@ func (a *AuditReceiver) put(w http.ResponseWriter, r *http.Request, id, name str
 	case <-r.Context().Done():
 		return
 	}
-	lines, err := io.ReadAll(http.MaxBytesReader(w, r.Body, auditBody))
-	if err != nil {
-		status := http.StatusBadRequest
-		if tooLong := (*http.MaxBytesError)(nil); errors.As(err, &tooLong) {
-			status = http.StatusRequestEntityTooLarge
-		}
+	lines, status := readBody(w, r, auditBody)
+	if status != 0 {
 		answer(w, status, AuditAck{Error: "the lines could not be read"})
 		return
 	}

@@ -108,17 +108,25 @@ func (r *Receiver) append(w http.ResponseWriter, req *http.Request) {
 	case <-req.Context().Done():
 		return
 	}
-	data, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxBody))
-	if err != nil {
-		status := http.StatusBadRequest
-		if tooLong := (*http.MaxBytesError)(nil); errors.As(err, &tooLong) {
-			status = http.StatusRequestEntityTooLarge
-		}
+	data, status := readBody(w, req, maxBody)
+	if status != 0 {
 		answer(w, status, Ack{Error: "the body of the append could not be read"})
 		return
 	}
 	size, complete, err := r.cfg.Sink.Append(host, id, offset, data)
 	r.ack(w, host, id, size, complete, err)
+}
+
+// readBody reads a body of at most so many bytes; a status other than 0 says that it could not.
+func readBody(w http.ResponseWriter, req *http.Request, most int64) (data []byte, status int) {
+	data, err := io.ReadAll(http.MaxBytesReader(w, req.Body, most))
+	if tooLong := (*http.MaxBytesError)(nil); errors.As(err, &tooLong) {
+		return nil, http.StatusRequestEntityTooLarge
+	}
+	if err != nil {
+		return nil, http.StatusBadRequest
+	}
+	return data, 0
 }
 
 func (r *Receiver) ack(w http.ResponseWriter, host, id string, size int64, complete bool, err error) {

@@ -105,7 +105,7 @@ func TestSilentHome(t *testing.T) {
 		}
 		for _, tool := range []string{"unshare", "ip", "nft"} {
 			if _, err := exec.LookPath(tool); err != nil {
-				t.Skip(err)
+				t.Fatal(err)
 			}
 		}
 		cmd := exec.CommandContext(t.Context(), "unshare", "-n", os.Args[0], "-test.run=^TestSilentHome$", "-test.v", "-test.timeout=2m")
