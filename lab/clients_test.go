@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,38 +20,57 @@ import (
 type client struct {
 	script string   // clients/SCRIPT.sh
 	needs  []string // programs; the Makefile's list installs them
-	heavy  bool     // only in `make matrix`, which installs more
 }
 
 var clients = []client{
-	{"openssh", []string{"ssh", "scp", "sftp", "script"}, false},
-	{"forwards", []string{"ssh", "python3"}, false},
-	{"rsync", []string{"rsync"}, false},
-	{"git", []string{"git"}, false},
-	{"sshfs", []string{"sshfs", "fusermount3"}, false},
-	{"putty", []string{"plink", "pscp", "psftp"}, false},
-	{"dropbear", []string{"dbclient"}, false},
-	{"curl", []string{"curl"}, false},
-	{"lftp", []string{"lftp"}, false},
-	{"paramiko", []string{"python3"}, false},
-	{"asyncssh", []string{"python3"}, false},
-	{"mosh", []string{"mosh"}, false},
-	{"ssh2", []string{"node"}, false},
-	{"tssh", nil, false},
-	{"audit", []string{"ssh-audit"}, false},
-	{"ansible", []string{"ansible-playbook"}, true},
-	{"jsch", []string{"javac"}, true},
+	{"openssh", []string{"ssh", "scp", "sftp", "script"}},
+	{"forwards", []string{"ssh", "python3"}},
+	{"jump", []string{"ssh", "scp"}},
+	{"x11", []string{"ssh", "Xvfb", "xauth", "xdpyinfo", "xmessage", "xwininfo"}},
+	{"vscode", []string{"ssh", "scp", "python3"}},
+	{"tssh", []string{"python3"}},
+	{"rsync", []string{"rsync"}},
+	{"git", []string{"git"}},
+	{"sshfs", []string{"sshfs", "fusermount3"}},
+	{"putty", []string{"plink", "pscp", "psftp"}},
+	{"dropbear", []string{"dbclient"}},
+	{"curl", []string{"curl"}},
+	{"lftp", []string{"lftp"}},
+	{"paramiko", []string{"python3"}},
+	{"asyncssh", []string{"python3"}},
+	{"mosh", []string{"mosh"}},
+	{"ssh2", []string{"node"}},
+	{"ansible", []string{"ansible-playbook"}},
+	{"jsch", []string{"javac"}},
+	{"audit", []string{"ssh-audit"}},
 }
+
+// clientsPolicy is basePolicy with what some of the clients need: X11 for guest, a way on
+// from web to db, and a git host for guest on db. For deploy nothing is set.
+const clientsPolicy = `{
+	"tagOwners": {"tag:web": ["alice@example.com"], "tag:db": ["alice@example.com"]},
+	"acls": [
+		{"action": "accept", "src": ["alice@example.com"], "dst": ["tag:web:*", "tag:db:22"]},
+		{"action": "accept", "src": ["tag:web"], "dst": ["tag:db:22"]},
+	],
+	"ssh": [
+		{"action": "accept", "src": ["alice@example.com"], "dst": ["tag:web"], "users": ["guest"], "permit": {"pty": true, "shell": true, "exec": true, "x11": true}},
+		{"action": "accept", "src": ["alice@example.com"], "dst": ["tag:db"], "users": ["guest"], "acceptEnv": ["GIT_PROTOCOL"], "command": "git-shell -c \"$SSH_ORIGINAL_COMMAND\""},
+		{"action": "accept", "src": ["alice@example.com"], "dst": ["tag:web"], "users": ["autogroup:nonroot"]},
+		{"action": "accept", "src": ["tag:web"], "dst": ["tag:db"], "users": ["deploy"]},
+	],
+}`
 
 // ran is a row of docs/clients.md.
 type ran struct {
 	name, version string
 	checks        []string
+	skipped       string // why the rest was not run on this machine
 }
 
 // TestClients is the client matrix: each of the programs that people use over SSH, with
-// nothing set for tssh, over the mesh. TSSH_MATRIX=1 (`make matrix`) runs the heavy ones
-// too, with large files, and prints the table of docs/clients.md.
+// nothing set for tssh, over the mesh. What held is compared with the table of
+// docs/clients.md. TSSH_MATRIX=1 (`make matrix`) uses large files and writes the table.
 func TestClients(t *testing.T) {
 	m := theMesh(t)
 	m.logsIn(t)
@@ -83,23 +103,22 @@ func TestClients(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	db, old, key := m.farHosts(t, dir)
 	known := filepath.Join(dir, "known_hosts")
 	if err := Until(20*time.Second, func() error {
-		r := m.laptop.Host.Run("ssh-keyscan", m.webAddr)
-		if n := strings.Count(r.Stdout, "\n"); n < 3 {
+		r := m.laptop.Host.Run("ssh-keyscan", m.webAddr, db.addr)
+		if n := strings.Count(r.Stdout, "\n"); n < 6 {
 			return fmt.Errorf("%d host keys: %v", n, r)
 		}
 		return os.WriteFile(known, []byte(r.Stdout), 0o644)
 	}); err != nil {
 		t.Fatal(err)
 	}
+	begun := time.Now()
 	var mu sync.Mutex
 	var table []ran
 	t.Run("all", func(t *testing.T) {
 		for _, c := range clients {
-			if c.heavy && !matrix {
-				continue
-			}
 			t.Run(c.script, func(t *testing.T) {
 				t.Parallel()
 				for _, p := range c.needs {
@@ -116,22 +135,12 @@ func TestClients(t *testing.T) {
 				cmd := m.laptop.Host.CommandContext(ctx, "sh", "-euc", `. "$CLIENTS/lib.sh"; . "$CLIENTS/$0.sh"`, c.script)
 				cmd.Env = append(slices.DeleteFunc(cmd.Env, func(s string) bool { return strings.HasPrefix(s, "SSH_") }),
 					"ADDR="+m.webAddr, "USER_=deploy", "FAR="+m.web.Host.Home("deploy"), "WORK="+work, "BIG="+filepath.Join(dir, "big"), "BIN="+filepath.Join(dir, "bin"),
-					"KNOWN="+known, "CLIENTS="+scripts, "SSH2="+filepath.Join(scripts, "node_modules"), "SOCKET="+m.laptop.Socket, "HOME="+work, "LC_ALL=C.UTF-8")
+					"KNOWN="+known, "CLIENTS="+scripts, "SSH2="+filepath.Join(scripts, "node_modules"), "SOCKET="+m.laptop.Socket, "HOME="+work, "LC_ALL=C.UTF-8",
+					"DB="+db.addr, "GITHOME="+db.node.Host.Home("guest"), "OLD="+old.Addr.String(), "KEY="+key)
 				r := Finish(cmd)
-				row := ran{name: c.script}
-				for line := range strings.Lines(r.Stdout) {
-					word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
-					switch word {
-					case "version":
-						row.version = rest
-					case "ok":
-						row.checks = append(row.checks, rest)
-					case "skip":
-						row.checks = append(row.checks, "not run: "+rest)
-					}
-				}
-				if r.Status != 0 || len(row.checks) == 0 || row.version == "" {
-					t.Fatalf("%v", r)
+				row, err := readRow(c.script, r.Stdout)
+				if r.Status != 0 || err != nil {
+					t.Fatalf("%v: %v", err, r)
 				}
 				mu.Lock()
 				table = append(table, row)
@@ -139,12 +148,155 @@ func TestClients(t *testing.T) {
 			})
 		}
 	})
-	if !matrix {
+	t.Logf("%d clients took %.0f s", len(table), time.Since(begun).Seconds())
+	if t.Failed() || len(table) < len(clients) { // with -run some are left out
 		return
 	}
-	slices.SortFunc(table, func(a, b ran) int { return strings.Compare(a.name, b.name) })
-	fmt.Println("| client | what held |\n|---|---|")
-	for _, r := range table {
-		fmt.Printf("| %s | %s |\n", r.version, strings.Join(r.checks, "; "))
+	doc := filepath.Join("..", "docs", "clients.md")
+	if matrix {
+		if err := writeTable(doc, table); err != nil {
+			t.Fatal(err)
+		}
+		return
 	}
+	if err := compareTable(doc, table); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// far is a host of the mesh behind web.
+type far struct {
+	node *Node
+	addr string
+}
+
+// farHosts are db, a host of the mesh that web may log in to, and old, which is not of the
+// mesh and has a stock sshd that takes the key.
+func (m *mesh) farHosts(t *testing.T, dir string) (db far, old *Host, key string) {
+	t.Helper()
+	m.setPolicy(t, clientsPolicy)
+	accounts := []Account{{"deploy", deployUID}, {"guest", guestUID}}
+	h, err := m.lab.AddHost("db", accounts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if db.node, err = m.hub.Join(h, "tag:db"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // the shared mesh is others' too
+		if r := m.hub.Admin("node", "remove", "db"); r.Status != 0 {
+			t.Error(r)
+		}
+		db.node.Proc.Stop()
+	})
+	st, err := db.node.Status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.addr = st.Self.Addrs[0].String()
+	if old, err = m.lab.AddHost("old", accounts...); err != nil {
+		t.Fatal(err)
+	}
+	key = filepath.Join(dir, "key")
+	if err := run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key); err != nil {
+		t.Fatal(err)
+	}
+	pub, err := os.ReadFile(key + ".pub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	authorized := old.Path("authorized_keys")
+	if err := os.WriteFile(authorized, pub, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := startHostSSHD(old, "-o", "AuthorizedKeysFile="+authorized, "-o", "StrictModes=no", "-o", "Subsystem=sftp internal-sftp"); err != nil {
+		t.Fatal(err)
+	}
+	return db, old, key
+}
+
+// readRow takes the row out of what a script printed.
+func readRow(name, out string) (ran, error) {
+	row := ran{name: name}
+	for line := range strings.Lines(out) {
+		word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		switch word {
+		case "version":
+			row.version = rest
+		case "ok":
+			row.checks = append(row.checks, rest)
+		case "skip":
+			row.skipped = rest
+		}
+	}
+	if row.version == "" || len(row.checks) == 0 && row.skipped == "" {
+		return row, errors.New("no version, or nothing that held")
+	}
+	return row, nil
+}
+
+const tableBegin, tableEnd = "<!-- written by `make matrix`, compared by `make test` -->", "<!-- end -->"
+
+// tableOf is the table between the two marks, and what is around it.
+func tableOf(doc string) (before, table, after string, err error) {
+	b, err := os.ReadFile(doc)
+	if err != nil {
+		return "", "", "", err
+	}
+	before, rest, ok := strings.Cut(string(b), tableBegin)
+	table, after, ok2 := strings.Cut(rest, tableEnd)
+	if !ok || !ok2 {
+		return "", "", "", fmt.Errorf("%s: the marks of the table are gone", doc)
+	}
+	return before, table, after, nil
+}
+
+func (r ran) row() string {
+	return fmt.Sprintf("| %s | %s | %s |", r.name, r.version, strings.Join(r.checks, "; "))
+}
+
+// writeTable writes what held into the document.
+func writeTable(doc string, rows []ran) error {
+	before, _, after, err := tableOf(doc)
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(rows, func(a, b ran) int { return strings.Compare(a.name, b.name) })
+	var b strings.Builder
+	b.WriteString("\n| script | client | what held |\n|---|---|---|\n")
+	for _, r := range rows {
+		if r.skipped != "" {
+			return fmt.Errorf("%s was not run here (%s): the table stays as it is", r.name, r.skipped)
+		}
+		fmt.Fprintln(&b, r.row())
+	}
+	fmt.Print(b.String())
+	return os.WriteFile(doc, []byte(before+tableBegin+"\n"+b.String()+"\n"+tableEnd+after), 0o644)
+}
+
+// compareTable says where the document's table is not what held here. Versions may differ:
+// the table has those of where `make matrix` was run.
+func compareTable(doc string, rows []ran) error {
+	_, table, _, err := tableOf(doc)
+	if err != nil {
+		return err
+	}
+	documented := map[string]string{}
+	for line := range strings.Lines(table) {
+		if f := strings.SplitN(strings.Trim(strings.TrimSpace(line), "| "), " | ", 3); len(f) == 3 && f[0] != "script" {
+			documented[f[0]] = f[2]
+		}
+	}
+	var errs []error
+	for _, r := range rows {
+		held, there := documented[r.name], strings.Join(r.checks, "; ")
+		delete(documented, r.name)
+		if r.skipped == "" && held != there {
+			errs = append(errs, fmt.Errorf("%s: the table of %s says of %s [%s], and what held is [%s]: make matrix writes it anew", doc, doc, r.name, held, there))
+		}
+	}
+	for name := range documented {
+		errs = append(errs, fmt.Errorf("%s: the table has %s, which is not run", doc, name))
+	}
+	return errors.Join(errs...)
 }

@@ -150,12 +150,12 @@ func (m *mesh) build(dir string) error {
 }
 
 // startHostSSHD gives a host its own OpenSSH on 0.0.0.0:22 and [::]:22.
-func startHostSSHD(h *Host) error {
+func startHostSSHD(h *Host, extra ...string) error {
 	key := h.Path("own_host_key")
 	if err := run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key); err != nil {
 		return err
 	}
-	_, err := h.Start("sshd", "/usr/sbin/sshd", "-D", "-e", "-f", "none", "-p", "22", "-h", key, "-o", "PidFile=none")
+	_, err := h.Start("sshd", "/usr/sbin/sshd", append([]string{"-D", "-e", "-f", "none", "-p", "22", "-h", key, "-o", "PidFile=none"}, extra...)...)
 	return err
 }
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# What the machine must have for `make build` (and so the demo), `make test`, `make matrix`
-# or `make regress`. As root on Debian what is missing is installed; otherwise it is named
+# What the machine must have for `make build` (and so the demo), `make test` (and so
+# `make matrix`) or `make regress`. As root on Debian what is missing is installed; otherwise it is named
 # with the command that installs it, and this fails.
 set -eu
 what=${1:-build}
@@ -48,16 +48,17 @@ if [ "$what" != build ]; then
 	need script bsdutils
 	need asciinema asciinema
 	need ssh-audit ssh-audit
+	need Xvfb xvfb
+	need xauth xauth
+	need xwininfo x11-utils
+	need ansible-playbook ansible-core
+	need javac default-jdk-headless
+	[ -e /usr/share/java/jsch.jar ] || { missing="$missing jsch.jar"; pkgs="$pkgs libjsch-java"; }
 	python paramiko
 	python asyncssh
 fi
 if [ "$what" = regress ]; then
 	[ -e /usr/lib/openssh/regress/test-exec.sh ] || { missing="$missing openssh-tests"; pkgs="$pkgs openssh-tests"; }
-fi
-if [ "$what" = matrix ]; then
-	need ansible-playbook ansible-core
-	need javac default-jdk-headless
-	[ -e /usr/share/java/jsch.jar ] || { missing="$missing jsch.jar"; pkgs="$pkgs libjsch-java"; }
 fi
 [ -n "$missing" ] || exit 0
 

@@ -65,6 +65,27 @@ $SSH -o ControlPath="$ctl" -O cancel -R 0:127.0.0.1:$(cat here.port) $to 2>/dev/
 $SSH -o ControlPath="$ctl" -O forward -R "$FAR/r.sock:127.0.0.1:$(cat here.port)" $to
 is '-R of a unix socket' "$($SSH $to "python3 - $FAR/r.sock six" <ask.py)" 'got six'
 $SSH -o ControlPath="$ctl" -O exit $to 2>/dev/null || die 'master ends'
+# One process for each, as autossh and units of systemd do it.
+$SSH -N -o ExitOnForwardFailure=yes -L 7003:127.0.0.1:$port -R "$FAR/n.sock:127.0.0.1:$(cat here.port)" $to & n=$!
+i=0; until [ -S "$FAR/n.sock" ]; do sleep 0.1; i=$((i+1)); [ $i -lt 200 ] || die '-N: no socket there'; done
+is '-N with -L and -R' "$(python3 ask.py 7003 seven) $($SSH $to "python3 - $FAR/n.sock eight" <ask.py)" 'got seven got eight'
+kill $n; wait $n || true
+i=0; while [ -S "$FAR/n.sock" ]; do sleep 0.1; i=$((i+1)); [ $i -lt 200 ] || die '-N: the socket stays'; done; ok '-N ended: nothing listens'
+is '-W to a port on which nobody listens' "$($SSH -W 127.0.0.1:1 $to </dev/null 2>&1 | grep -ci 'open failed: connect failed: connection refused')" 1
+# Large, both ways at once.
+cat >loop.py <<'IN'
+import socket, sys, threading
+port, data = int(sys.argv[1]), open(sys.argv[2], "rb").read()
+s = socket.create_connection(("127.0.0.1", port), 20)
+def send(): s.sendall(data); s.shutdown(socket.SHUT_WR)
+t = threading.Thread(target=send); t.start()
+out = b"".join(iter(lambda: s.recv(65536), b"")); t.join()
+sys.exit(out != b"got " + data)
+IN
+$SSH -N -o ExitOnForwardFailure=yes -L 7004:127.0.0.1:$port $to & n=$!
+i=0; until python3 ask.py 7004 x >/dev/null 2>&1; do sleep 0.1; i=$((i+1)); [ $i -lt 200 ] || die '-L'; done
+python3 loop.py 7004 "$BIG" || die '-L, large'; ok '-L, large both ways'
+kill $n; wait $n || true
 # The agent: what web signs with is here.
 eval "$(ssh-agent -s)" >/dev/null; trap 'kill $here $SSH_AGENT_PID 2>/dev/null' EXIT
 ssh-keygen -q -t ed25519 -N '' -f key -C of-the-agent; ssh-add -q key 2>/dev/null
