@@ -1,6 +1,7 @@
 package session
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -38,6 +39,16 @@ func Main(stderr io.Writer) int {
 		fmt.Fprintln(stderr, "tsshd conn: is started by tsshd, not by hand:", err)
 		return 2
 	}
+	if u, ok := sock.(*net.UnixConn); ok && u.LocalAddr().Network() == "unixpacket" {
+		// Started before there is a connection for it: that comes here, or nothing does.
+		if sock, err = await(u); err != nil {
+			fmt.Fprintln(stderr, "tsshd conn:", err)
+			return 1
+		}
+		if sock == nil {
+			return 0
+		}
+	}
 	defer sock.Close()
 	ctl, err := control.FromFile(os.NewFile(controlFD, "control"), false)
 	if err != nil {
@@ -49,6 +60,27 @@ func Main(stderr io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+// await receives the socket of a connection; nil when there will be none.
+func await(from *net.UnixConn) (net.Conn, error) {
+	defer from.Close()
+	oob := make([]byte, unix.CmsgSpace(4))
+	n, oobn, flags, _, err := from.ReadMsgUnix(make([]byte, 1), oob)
+	if err != nil || n == 0 {
+		return nil, nil // the monitor is gone, or needs no other process
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil || len(msgs) != 1 || flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) != 0 {
+		return nil, errors.New("no connection in what the monitor handed over")
+	}
+	fds, err := unix.ParseUnixRights(&msgs[0])
+	if err != nil || len(fds) != 1 {
+		return nil, errors.New("no connection in what the monitor handed over")
+	}
+	file := os.NewFile(uintptr(fds[0]), "socket")
+	defer file.Close() // FileConn has its own
+	return net.FileConn(file)
 }
 
 // limits are what the process gives up until it is the user.

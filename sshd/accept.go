@@ -1,18 +1,13 @@
 package sshd
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -117,6 +112,7 @@ func (s *Server) loggedIn(l *link) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settleLocked(l)
+	s.spares.wanted()
 }
 
 func (s *Server) settleLocked(l *link) {
@@ -140,6 +136,7 @@ func (s *Server) leave(l *link) {
 		}
 	}
 	delete(s.links, l)
+	s.spares.wanted()
 }
 
 // tcpRTOMaxMS is TCP_RTO_MAX_MS, in kernels since 6.15.
@@ -188,53 +185,20 @@ func (l *link) spawn(c net.Conn) error {
 		}
 		l.pumped = startPump(c, inner)
 	}
-	ctl, theirs, err := control.Pair()
-	if err == nil {
-		l.ctl = ctl
-		err = l.exec(sock, theirs)
-		theirs.Close()
-	}
+	proc, ctl, err := l.s.connProcess(sock)
 	sock.Close()
 	if err != nil {
-		if l.ctl != nil {
-			l.ctl.Close()
-		}
 		if l.pumped != nil {
 			l.pumped.abort()
 			<-l.pumped.done
 		}
 		return err
 	}
+	l.proc, l.ctl = proc, ctl
 	if l.pumped == nil {
 		c.Close() // it is the process's now
 	}
 	return nil
-}
-
-func (l *link) exec(sock, theirs *os.File) error {
-	// Whatever this process was started with, and did not mark, stays here.
-	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil && !errors.Is(err, unix.ENOSYS) {
-		return fmt.Errorf("close-on-exec: %w", err)
-	}
-	log, err := l.s.connLog()
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	argv := l.s.cfg.ConnCommand
-	cmd := &exec.Cmd{Path: argv[0], Args: argv, Env: []string{}, Dir: "/", Stderr: log,
-		ExtraFiles: []*os.File{sock, theirs}, SysProcAttr: &syscall.SysProcAttr{Setsid: true}}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("%s: %w", argv[0], err)
-	}
-	// The daemon may be protected from the OOM killer; what users run must not be.
-	_ = os.WriteFile("/proc/"+strconv.Itoa(cmd.Process.Pid)+"/oom_score_adj", []byte("0"), 0)
-	l.proc, err = ownProcess(cmd)
-	if err != nil {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}
-	return err
 }
 
 // maxConnLog bounds what connection processes leave in words about themselves.

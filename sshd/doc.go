@@ -53,6 +53,12 @@
 //	accepted --hello--> greeting --auth, begin--> running --done or exit--> finished
 //	     \----------- limits, grace, refusal ------------------^
 //
+// A process that waits for the next connection hides what its start takes (spare.go). At most
+// one waits; it is the daemon's program as it is now, has its two sockets and no connection,
+// and ends with the daemon. Measured by TestSpareGain on two busy cores, 150 logins each in
+// turns, connect and run true: least 11.9 ms with it and 16.1 ms without, median 25.2 and
+// 30.9. It costs the memory of one process that sleeps.
+//
 // # Surviving the daemon
 //
 // A connection on a kernel TCP socket goes on when the daemon stops. For each there is a

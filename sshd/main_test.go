@@ -1,6 +1,7 @@
 package sshd_test
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -60,6 +61,8 @@ type setup struct {
 	Peer     string // mesh address of the client
 	Self     string
 	ConnArgs []string
+	Conn     string // the program of connection processes; this one unless set
+	Spare    bool
 	Limits   sshd.Limits
 	Spool    string // DIR/spool unless set
 	SpoolMax int64  // bytes of it
@@ -153,7 +156,7 @@ func monitor(s setup, daemon bool) error {
 		},
 		Policy:  func() *policy.Policy { p := <-pol; pol <- p; return p },
 		Changed: changed, HostSigners: hostKeys(s.Dir), Spool: spool, ShipNow: shipNow,
-		ConnCommand: append([]string{"/proc/self/exe"}, s.ConnArgs...), RunDir: filepath.Join(s.Dir, "run"),
+		ConnCommand: append([]string{cmp.Or(s.Conn, "/proc/self/exe")}, s.ConnArgs...), Spare: s.Spare, RunDir: filepath.Join(s.Dir, "run"),
 		Audit: func(e audit.Entry) {
 			b, _ := json.Marshal(e)
 			_, _ = aud.Write(append(b, '\n'))

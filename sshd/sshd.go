@@ -84,6 +84,7 @@ type Config struct {
 	Spool        *recording.Spool                         // nil: no session that must be recorded
 	ShipNow      func()                                   // hurries what is in the spool to a recorder; nil: there is none
 	ConnCommand  []string                                 // starts a connection process: {"/proc/self/exe", "conn"}
+	Spare        bool                                     // keep one connection process ready, in Serve
 	RunDir       string                                   // state of open connections, and the socket they come back to
 	Audit        func(audit.Entry)                        // nil: nothing is audited
 	Limits       Limits                                   //
@@ -105,6 +106,7 @@ type Server struct {
 	logins *launch.Logins
 	mesh   string
 	hush   *hush
+	spares spares
 
 	counters   counters
 	mu         sync.Mutex
@@ -149,6 +151,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Now = time.Now
 	}
 	s := &Server{cfg: cfg, links: map[*link]struct{}{}, slots: map[string]int{}, handed: map[*handed]struct{}{}, byPeer: map[string]*usage{}, hush: newHush()}
+	s.spares = spares{s: s, wake: make(chan struct{}, 1), done: true}
 	if !cfg.OwnUserOnly {
 		s.logins = &launch.Logins{Utmp: orElse(cfg.Utmp, "/run/utmp"), Wtmp: orElse(cfg.Wtmp, "/var/log/wtmp"), Lastlog: orElse(cfg.Lastlog, "/var/log/lastlog")}
 	}
@@ -198,6 +201,12 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	defer back.Wait()
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
+	if s.cfg.Spare {
+		s.spares.mu.Lock()
+		s.spares.done = false
+		s.spares.mu.Unlock()
+		s.wg.Go(func() { s.spares.run(ctx.Done()) })
+	}
 	err = s.accept(ctx, l)
 	cancel()
 	s.review() // what ended this may have ended everybody's right, as when the host itself is out of its mesh
