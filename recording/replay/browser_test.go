@@ -4,12 +4,16 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ed25519"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -118,6 +122,7 @@ func TestBrowser(t *testing.T) {
 		input[name] = srv.URL
 	}
 	input["token"] = token
+	input["hubKey"] = base64.StdEncoding.EncodeToString(hubKey.Public().(ed25519.PublicKey))
 	text, err := json.Marshal(input)
 	if err != nil {
 		t.Fatal(err)
@@ -140,6 +145,8 @@ func TestBrowser(t *testing.T) {
 		switch line := lines.Text(); {
 		case line == "GROW": // the page follows the live recording: let it go on
 			grow()
+		case strings.HasPrefix(line, "VERIFIED "):
+			sameAsVerify(t, shots, line)
 		default:
 			t.Log(line)
 			if strings.HasPrefix(line, "ok ") {
@@ -153,4 +160,36 @@ func TestBrowser(t *testing.T) {
 	if steps < 25 {
 		t.Fatalf("only %d steps were made", steps)
 	}
+}
+
+// sameAsVerify holds what a shared page found in a recording against what tssh verify finds in it.
+func sameAsVerify(t *testing.T, dir, line string) {
+	t.Helper()
+	var page struct {
+		File     string
+		Problems []string
+		Proven   float64
+		Class    string
+	}
+	if err := json.Unmarshal([]byte(strings.TrimPrefix(line, "VERIFIED ")), &page); err != nil {
+		t.Error(err)
+		return
+	}
+	b, err := os.ReadFile(filepath.Join(dir, page.File))
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	rep, err := recording.Verify(bytes.NewReader(b))
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	if !slices.Equal(page.Problems, rep.Problems) || math.Abs(page.Proven-rep.ProvenUntil.Seconds()) > 1e-6 {
+		t.Errorf("%s: the page says %q, proven %v; tssh verify %q, %v", page.File, page.Problems, page.Proven, rep.Problems, rep.ProvenUntil)
+	}
+	if good := len(rep.Problems) == 0; good != (page.Class == "proof ok") {
+		t.Errorf("%s: problems %q, and the page is %q", page.File, rep.Problems, page.Class)
+	}
+	t.Logf("%s: proven until %v, %q", page.File, rep.ProvenUntil, rep.Problems)
 }

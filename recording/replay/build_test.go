@@ -2,6 +2,7 @@ package replay
 
 import (
 	"context"
+	"crypto/ed25519"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -47,6 +48,9 @@ func meta(login, local, host string, start time.Time) recording.Meta {
 	}
 }
 
+// hubKey countersigns what record makes.
+var hubKey = ed25519.NewKeyFromSeed([]byte("the hub of the tests, 32 bytes..")[:ed25519.SeedSize])
+
 // record makes a recording of what play does and returns its id and bytes.
 func record(t *testing.T, m recording.Meta, play func(*script)) (id string, b []byte) {
 	t.Helper()
@@ -56,6 +60,12 @@ func record(t *testing.T, m recording.Meta, play func(*script)) (id string, b []
 		sp, err := recording.OpenSpool(recording.SpoolConfig{
 			Dir: dir, Keyframer: func(cols, rows int) recording.Keyframer { return term.New(cols, rows) }, MinFree: 1,
 			Clock: func() time.Time { return m.Start.Add(time.Since(began)) },
+			Countersign: func(_ context.Context, s recording.Start) (recording.Countersignature, error) {
+				return recording.Countersign(hubKey, s, m.Start.Add(time.Since(began)))
+			},
+			Witness: func(_ context.Context, s recording.Seen) (recording.Countersignature, error) {
+				return recording.CountersignSeen(hubKey, s, m.Start.Add(time.Since(began)))
+			},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -71,6 +81,20 @@ func record(t *testing.T, m recording.Meta, play func(*script)) (id string, b []
 		if err != nil {
 			t.Fatal(err)
 		}
+		acks := make(chan struct{})
+		go func() { // a hub that has all there is, twice a minute
+			defer close(acks)
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(30 * time.Second):
+				}
+				if st, err := os.Stat(filepath.Join(dir, x.ID(), "recording.tsr")); err == nil {
+					_ = sp.Acked(x.ID(), st.Size(), false) // one that has ended needs none
+				}
+			}
+		}()
 		play(&script{t: t, j: recording.NewJournal(f, began)})
 		f.Close()
 		if err := x.Finish("closed", ""); err != nil {
@@ -78,6 +102,7 @@ func record(t *testing.T, m recording.Meta, play func(*script)) (id string, b []
 		}
 		cancel()
 		<-done
+		<-acks
 		id = x.ID()
 	})
 	b, err := os.ReadFile(filepath.Join(dir, id, "recording.tsr"))

@@ -26,7 +26,7 @@
 //	                                   {"commands":[],"marks":[],"lines":[],"total":N}: package recording/transcript
 //	/api/recordings/ID/search?q=Q&re=1 {"lines":[...]}: parts of words, or a regular expression (RE2)
 //	/api/recordings/ID/text            the transcript as a text file
-//	/api/recordings/ID/html            one page that plays without a network, with the recording in it: share.go
+//	/api/recordings/ID/html            one page that plays without a network and verifies the recording in it: share.go, web/src/tsr.ts
 //	/api/recordings/ID/screen          {"cols","rows","lines"}: what the terminal showed last
 //	/api/search?q=WORDS&before=N       {"recordings":[summary with "lines"...],"next":N}: package recording/find
 //

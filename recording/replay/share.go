@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"html"
@@ -13,38 +12,26 @@ import (
 	"net/http"
 
 	"tssh/policy"
-	"tssh/recording"
 )
 
-// Bounds of a file that is shared: it is made in memory, and a browser opens it whole.
-const (
-	maxShared       = 24 << 20 // bytes of the recording
-	maxSharedEvents = 96 << 20 // bytes of the events as JSON
-)
+// maxShared bounds a file that is shared, in bytes of the recording: it is made in memory, and a browser opens it whole.
+const maxShared = 24 << 20
 
-// sharedJSON is the data of a shared page: what the API would answer, and what shows that it is genuine.
+// sharedJSON is the data of a shared page beside the recording itself, which the page reads, verifies and plays.
 type sharedJSON struct {
 	Detail     detailJSON     `json:"detail"`
-	Frames     []frameJSON    `json:"frames"`
 	Transcript transcriptJSON `json:"transcript"`
 	Proof      proofJSON      `json:"proof"`
 }
 
 type proofJSON struct {
-	SHA256        string   `json:"sha256"` // of the .tsr in the page
-	ProvenUntil   float64  `json:"proven_until"`
-	Complete      bool     `json:"complete"`
-	SelfAttested  bool     `json:"self_attested"`
-	Problems      []string `json:"problems"`
-	Countersigned string   `json:"countersigned,omitempty"` // when
-	Key           string   `json:"key,omitempty"`           // whose
-	Exported      string   `json:"exported"`                // when
-	By            string   `json:"by"`                      // for whom
+	Exported string `json:"exported"` // when
+	By       string `json:"by"`       // for whom
 }
 
-// share gives one HTML file that plays without a network. The recording itself, signatures and all, is in it, so
-// that whoever gets the page can check it with `tssh verify`; what the page says of that check is this recorder's word.
-// Its content policy lets it load and send nothing.
+// share gives one HTML file that plays without a network. The recording itself, signatures and all, is in it: the page
+// plays what it decodes from that and checks the signatures (web/src/tsr.ts), and whoever gets it can save the recording
+// and ask `tssh verify`. Its content policy lets it load and send nothing.
 func (v *Viewer) share(w http.ResponseWriter, r *http.Request, id policy.Identity) error {
 	sum, err := v.allowed(r, id)
 	if err != nil {
@@ -74,38 +61,8 @@ func (v *Viewer) share(w http.ResponseWriter, r *http.Request, id policy.Identit
 		return err
 	}
 	out.Detail.Live = false
-	rep, err := recording.Verify(bytes.NewReader(file))
-	if err != nil {
-		return err
-	}
-	hash := sha256.Sum256(file)
-	out.Proof = proofJSON{
-		SHA256: hex.EncodeToString(hash[:]), ProvenUntil: seconds(rep.ProvenUntil), Complete: rep.Complete, SelfAttested: rep.SelfAttested,
-		Problems: append([]string{}, rep.Problems...), Exported: v.cfg.Clock().UTC().Format("2006-01-02 15:04:05 UTC"), By: id.Who(),
-	}
-	if len(rep.Countersignatures) > 0 {
-		c := rep.Countersignatures[0]
-		out.Proof.Countersigned, out.Proof.Key = c.Time.UTC().Format("2006-01-02 15:04:05 UTC"), base64.StdEncoding.EncodeToString(c.Key)
-	}
-	f, err := recording.NewReader(bytes.NewReader(file), int64(len(file)))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	bytesOf := 0
-	for i := range f.Index() {
-		events, key, err := f.Frame(i)
-		if err != nil {
-			return err
-		}
-		for _, e := range events {
-			bytesOf += len(e.Data)*4/3 + 40
-		}
-		if bytesOf > maxSharedEvents {
-			return &refusal{http.StatusUnprocessableEntity, "this recording is too large for one page: download the .tsr or .cast", ""}
-		}
-		out.Frames = append(out.Frames, encodeFrame(i, events, key))
-	}
+	out.Detail.Frames = nil // the page makes it from the file
+	out.Proof = proofJSON{Exported: v.cfg.Clock().UTC().Format("2006-01-02 15:04:05 UTC"), By: id.Who()}
 	t, err := v.texts.of(&sum)
 	if err != nil {
 		return err
@@ -126,7 +83,7 @@ func (v *Viewer) share(w http.ResponseWriter, r *http.Request, id policy.Identit
 	h.Set("Content-Disposition", `attachment; filename="`+sum.Meta.ID+`.html"`)
 	fmt.Fprintf(w, `<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'sha256-%s'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'sha256-%s'; style-src 'unsafe-inline'; worker-src blob:; base-uri 'none'; form-action 'none'">
 <meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark"><meta name="referrer" content="no-referrer">
 <title>%s</title>
 <style>%s</style></head><body>

@@ -113,6 +113,7 @@ export function detail(id: string): Promise<Detail> {
 }
 
 export async function frame(id: string, n: number): Promise<Frame> {
+  if (offline) return offline(`/api/recordings/${encodeURIComponent(id)}/frames/${n}`);
   const f = await get(`/api/recordings/${encodeURIComponent(id)}/frames/${n}`);
   return {
     n,

@@ -1,7 +1,7 @@
 // Drives the viewer in headless Chromium. Standard input is JSON from browser_test.go: where
 // the viewers are, the token, and ids of recordings by name.
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { chromium } from "playwright-core";
 
 const input = JSON.parse(readFileSync(0, "utf8"));
@@ -39,6 +39,7 @@ async function tab(options = {}) {
 }
 
 async function step(name, fn) {
+  if (process.env.ONLY && !new RegExp(process.env.ONLY).test(name)) return;
   const before = complaints.length;
   const began = Date.now();
   try {
@@ -350,6 +351,81 @@ await step("a shared page plays from a file, offline, and carries the recording"
   await tsr.saveAs(`${input.shots}/shared.tsr`);
   const original = await admin.evaluate(async (u) => [...new Uint8Array(await (await fetch(u)).arrayBuffer())], `/api/recordings/${ids.shell}/file`);
   assert.deepEqual([...readFileSync(`${input.shots}/shared.tsr`)], original);
+});
+
+// altered makes a shared page with another recording in it.
+function altered(name, change) {
+  const html = readFileSync(`${input.shots}/shared.html`, "utf8");
+  const parts = /^([\s\S]*id="tsr">)([^<]*)(<[\s\S]*)$/.exec(html);
+  const bytes = change(Buffer.from(parts[2], "base64"));
+  writeFileSync(`${input.shots}/${name}.tsr`, bytes);
+  writeFileSync(`${input.shots}/${name}.html`, parts[1] + bytes.toString("base64") + parts[3]);
+}
+// where blocks begin, by type: 1 description, 2 frame, 3 checkpoint, 4 countersignature, 5 index
+function blocks(b) {
+  const out = [];
+  for (let at = 16; b.subarray(at, at + 4).toString("latin1") === "tsrb"; at += 96 + b.readUInt32LE(at + 16)) out.push({ at, type: b[at + 4], end: at + 96 + b.readUInt32LE(at + 16) });
+  return out;
+}
+
+await step("a shared page finds what was altered in it, in the words of tssh verify", async () => {
+  const flip = (type, into) => (b) => {
+    const of = blocks(b).filter((x) => x.type === type);
+    const { at, end } = of[of.length >> 1];
+    b[into < 0 ? end + into : at + into] ^= 1;
+    return b;
+  };
+  const swap = (b) => {
+    const [x, y] = blocks(b).filter((x) => x.type === 2).slice(3, 5);
+    return Buffer.concat([b.subarray(0, x.at), b.subarray(y.at, y.end), b.subarray(x.end, y.at), b.subarray(x.at, x.end), b.subarray(y.end)]);
+  };
+  const cases = {
+    whole: (b) => b, frame: flip(2, 120), header: flip(2, 40), chain: flip(2, 70), magic: flip(2, 0), signature: flip(3, 140), next: flip(3, 100), hub: flip(4, 140), meta: flip(1, 130), swapped: swap,
+    cut: (b) => b.subarray(0, b.length >> 1), unfinished: (b) => b.subarray(0, blocks(b).find((x, i) => i > 20 && x.type === 2).end), longer: (b) => Buffer.concat([b, Buffer.from("more")]), trailer: (b) => ((b[b.length - 20] ^= 1), b),
+  };
+  const page = await tab({ offline: true });
+  for (const [name, change] of Object.entries(cases)) {
+    altered(`altered-${name}`, change);
+    await page.goto(`file://${input.shots}/altered-${name}.html`);
+    await page.waitForFunction(() => document.querySelector(".proof:not(.checking)") ?? document.querySelector(".state"), null, { timeout: PATIENCE });
+    const found = await page.evaluate(() => {
+      const el = document.querySelector(".proof");
+      return el && { Problems: [...el.querySelectorAll(".findings > ul:first-child li")].map((x) => x.textContent), Proven: Number(el.dataset.proven), Class: el.className, Words: el.querySelector("summary").textContent };
+    });
+    assert.ok(found, `${name}: no verdict: ${await page.locator("main").innerText()}`);
+    if (found.Class === "proof ok") found.Problems = [];
+    console.log(`VERIFIED ${JSON.stringify({ File: `altered-${name}.tsr`, ...found })}`);
+    if (name === "frame") await shot(page, "altered");
+  }
+});
+
+await step("a shared page names the hub's key, and says so where a browser knows no Ed25519", async () => {
+  const page = await tab({ offline: true });
+  await page.goto(`file://${input.shots}/shared.html`);
+  await page.locator(".proof.ok summary").click();
+  assert.ok((await page.locator(".proof").innerText()).includes(input.hubKey));
+  await page.locator(".compare input").fill(input.hubKey.slice(0, -1));
+  assert.match(await page.locator(".compare").innerText(), /That is the key/);
+  await page.locator(".compare input").fill("A" + input.hubKey.slice(1));
+  assert.match(await page.locator(".compare").innerText(), /signed nothing/);
+  await shot(page, "proof");
+  const old = await tab({ offline: true });
+  await old.addInitScript(() => {
+    crypto.subtle.importKey = () => Promise.reject(new DOMException("Unrecognized name.", "NotSupportedError"));
+  });
+  await old.goto(`file://${input.shots}/shared.html`);
+  await old.locator(".proof.lost").waitFor();
+  assert.match(await old.locator(".proof summary").innerText(), /Whole and in order; who signed it could not be checked, for this browser does not know Ed25519/);
+  await old.goto(`file://${input.shots}/altered-frame.html`);
+  await old.locator(".proof.bad").waitFor();
+});
+
+await step("an expression in a shared page is given so long and no longer", async () => {
+  const page = await tab({ offline: true });
+  await page.goto(`file://${input.shots}/shared.html#q=package-00[0-2]%5Cd&re=1`);
+  await until(async () => assert.match(await page.locator(".findbar .count").innerText(), /30 found/));
+  await page.locator(".findbar input").fill("^(([^x])+)+x$");
+  await until(async () => assert.match(await page.locator(".findbar .count").innerText(), /takes too long/));
 });
 
 await step("recorded text does nothing in a shared page either", async () => {
