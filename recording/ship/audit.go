@@ -37,7 +37,7 @@ type AuditReceiverConfig struct {
 // AuditReceiver takes the audit logs of hosts in, an http.Handler for /v1/audit.
 type AuditReceiver struct {
 	cfg   AuditReceiverConfig
-	slots chan struct{}
+	turns *turns
 }
 
 // NewAuditReceiver makes an AuditReceiver.
@@ -48,7 +48,7 @@ func NewAuditReceiver(cfg AuditReceiverConfig) (*AuditReceiver, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &AuditReceiver{cfg: cfg, slots: make(chan struct{}, maxAppends)}, nil
+	return &AuditReceiver{cfg: cfg, turns: newTurns()}, nil
 }
 
 // ServeHTTP is how hosts reach the AuditReceiver.
@@ -77,12 +77,11 @@ func (a *AuditReceiver) put(w http.ResponseWriter, r *http.Request, id, name str
 		answer(w, http.StatusBadRequest, AuditAck{Error: "lines need to say which one they follow"})
 		return
 	}
-	select {
-	case a.slots <- struct{}{}:
-		defer func() { <-a.slots }()
-	case <-r.Context().Done():
+	leave, ok := a.turns.enter(r.Context(), id)
+	if !ok {
 		return
 	}
+	defer leave()
 	lines, status := readBody(w, r, auditBody)
 	if status != 0 {
 		answer(w, status, AuditAck{Error: "the lines could not be read"})

@@ -67,5 +67,6 @@
 // by; the recorder is the hub whose key is pinned. What it says is checked against what is here.
 //
 // Memory: a Sender holds at most four appends of 512 KiB (6 MiB where one block is larger), a
-// Receiver at most 24 bodies at once, and neither ever a whole recording.
+// Receiver at most 24 bodies at once, and neither ever a whole recording. Of the 24 one host has
+// four at most and each for a minute at most, so that requests that never end keep out nobody else.
 package ship

@@ -14,10 +14,6 @@ import (
 	"tssh/recording"
 )
 
-// maxAppends bounds the bodies that are in memory at once, and so what hosts that all come
-// back after an outage can make the recorder hold: the others wait.
-const maxAppends = 24
-
 // Sink is where received recordings go; recording/store is one. An error that also has the
 // method HTTPStatus() int is a refusal whose words the host may read; any other is the
 // recorder's own trouble, and the host tries again later.
@@ -46,7 +42,7 @@ type ReceiverConfig struct {
 type Receiver struct {
 	cfg   ReceiverConfig
 	mux   *http.ServeMux
-	slots chan struct{}
+	turns *turns
 }
 
 // NewReceiver makes a Receiver.
@@ -60,7 +56,7 @@ func NewReceiver(cfg ReceiverConfig) (*Receiver, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
-	r := &Receiver{cfg: cfg, mux: http.NewServeMux(), slots: make(chan struct{}, maxAppends)}
+	r := &Receiver{cfg: cfg, mux: http.NewServeMux(), turns: newTurns()}
 	r.mux.HandleFunc("GET /v1/recordings/{id}", r.size)
 	r.mux.HandleFunc("PUT /v1/recordings/{id}", r.append)
 	r.mux.HandleFunc("POST /v1/recordings/{id}/start", r.start)
@@ -102,12 +98,11 @@ func (r *Receiver) append(w http.ResponseWriter, req *http.Request) {
 		answer(w, http.StatusBadRequest, Ack{Error: "an append needs an offset"})
 		return
 	}
-	select {
-	case r.slots <- struct{}{}:
-		defer func() { <-r.slots }()
-	case <-req.Context().Done():
+	leave, ok := r.turns.enter(req.Context(), host)
+	if !ok {
 		return
 	}
+	defer leave()
 	data, status := readBody(w, req, maxBody)
 	if status != 0 {
 		answer(w, status, Ack{Error: "the body of the append could not be read"})
@@ -117,9 +112,14 @@ func (r *Receiver) append(w http.ResponseWriter, req *http.Request) {
 	r.ack(w, host, id, size, complete, err)
 }
 
-// readBody reads a body of at most so many bytes; a status other than 0 says that it could not.
+// readBody reads a body of at most so many bytes, within the time that a Sender gives it; a status other
+// than 0 says that it could not.
 func readBody(w http.ResponseWriter, req *http.Request, most int64) (data []byte, status int) {
-	data, err := io.ReadAll(http.MaxBytesReader(w, req.Body, most))
+	err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(requestTime))
+	if err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return nil, http.StatusInternalServerError
+	}
+	data, err = io.ReadAll(http.MaxBytesReader(w, req.Body, most))
 	if tooLong := (*http.MaxBytesError)(nil); errors.As(err, &tooLong) {
 		return nil, http.StatusRequestEntityTooLarge
 	}
