@@ -314,16 +314,21 @@ func (r *termsReader) readHours(v *hujson.Value) {
 }
 
 func (r *termsReader) readUntil(v *hujson.Value) {
-	w, ok := r.f.str(v, r.what("until"))
+	r.t.until = r.f.time(v, r.rule+": until")
+}
+
+// time reads a point in time; null, and what is wrong, is the zero time.
+func (f *file) time(v *hujson.Value, what string) time.Time {
+	w, ok := f.str(v, what)
 	if !ok {
-		return
+		return time.Time{}
 	}
 	t, err := time.Parse(time.RFC3339, w.text)
 	if err != nil {
-		r.f.errorf(w.off, "%s: until %q is not a time with its zone, as 2027-01-31T18:00:00+01:00 or 2027-01-31T17:00:00Z", r.rule, w.text)
-		return
+		f.errorf(w.off, "%s %q is not a time with its zone, as 2027-01-31T18:00:00+01:00 or 2027-01-31T17:00:00Z", what, w.text)
+		return time.Time{}
 	}
-	r.t.until = t
+	return t
 }
 
 func (r *termsReader) readMessage(v *hujson.Value) {

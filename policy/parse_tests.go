@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/tailscale/hujson"
 )
@@ -27,12 +28,14 @@ type netTarget struct {
 
 // sshTest is one entry of sshTests.
 type sshTest struct {
-	what                string
-	off                 int
-	src                 selector
-	dst                 []selector
-	attrs               map[string]string
-	accept, check, deny []word
+	what  string
+	off   int
+	src   selector
+	dst   []selector
+	attrs map[string]string
+	at    time.Time // hours count as open without it
+	// Accounts, by what becomes of a login as each.
+	accept, check, request, deny []word
 }
 
 func (f *file) readTests(v *hujson.Value) {
@@ -134,6 +137,8 @@ func (f *file) readSSHTests(v *hujson.Value) {
 			"dst":             func(v *hujson.Value) { dst = f.list(v, t.what+".dst") },
 			"accept":          func(v *hujson.Value) { t.accept = f.list(v, t.what+".accept") },
 			"check":           func(v *hujson.Value) { t.check = f.list(v, t.what+".check") },
+			"request":         func(v *hujson.Value) { t.request = f.list(v, t.what+".request") },
+			"at":              func(v *hujson.Value) { t.at = f.time(v, t.what+".at") },
 			"deny":            func(v *hujson.Value) { t.deny = f.list(v, t.what+".deny") },
 			"srcPostureAttrs": func(v *hujson.Value) { t.attrs = f.attributes(v, t.what+".srcPostureAttrs") },
 		})
@@ -146,10 +151,10 @@ func (f *file) readSSHTests(v *hujson.Value) {
 				t.dst = append(t.dst, s)
 			}
 		}
-		if len(t.accept)+len(t.check)+len(t.deny) == 0 {
-			f.errorf(e.StartOffset, "%s: asserts nothing, write accept, check or deny", t.what)
+		if len(t.accept)+len(t.check)+len(t.request)+len(t.deny) == 0 {
+			f.errorf(e.StartOffset, "%s: asserts nothing, write accept, check, request or deny", t.what)
 		}
-		for _, ws := range [][]word{t.accept, t.check, t.deny} {
+		for _, ws := range [][]word{t.accept, t.check, t.request, t.deny} {
 			for _, w := range ws {
 				if _, err := ParseLocalUser(w.text); err != nil {
 					f.errorf(w.off, "%s: login %q is not the name of an account", t.what, w.text)

@@ -54,6 +54,8 @@ func testDirectory(t *testing.T) *Directory {
 //	SRC as ACCOUNT on DST effective  with network rules
 //	SRC as ACCOUNT on DST at TIME    at that time; without it hours count as open
 //	SRC as ACCOUNT on DST may KIND [TARGET]   in an open login; the answer is yes or no
+//	SRC as ACCOUNT on DST says       what the rule says about its sessions
+//	VIEWER watches|joins|ends SRC as ACCOUNT on DST   a session of SRC; the answer is yes or no
 //	SRC to DST PROTO [PORT] [v4|v6]  a flow
 //	ACTOR tags TAG
 //	NODE routes PREFIX
@@ -69,40 +71,49 @@ func TestTables(t *testing.T) {
 				t.Fatal(err)
 			}
 			text, ok := section(t, a, "policy")
-			table, ok2 := section(t, a, "table")
-			if !ok || !ok2 {
-				t.Fatal("a table file needs the sections policy and table")
+			if !ok {
+				t.Fatal("a table file needs the section policy")
 			}
-			p, problems := Parse("policy", []byte(text))
-			if p == nil {
-				t.Fatal(problems)
-			}
-			if failed := RunTests(p, d); len(failed) > 0 {
-				t.Error(failed)
-			}
-			if want, ok := section(t, a, "warnings"); ok {
-				checkProblems(t, p.Warnings(), want)
-			}
-			asked := 0
-			for n, line := range strings.Split(table, "\n") {
-				line, _, _ = strings.Cut(line, "#")
-				if line = strings.TrimSpace(line); line == "" {
-					continue
-				}
-				question, want, ok := strings.Cut(line, "->")
-				if !ok {
-					t.Fatalf("table line %d: no ->", n+1)
-				}
-				asked++
-				got := answer(t, p, d, strings.Fields(question))
-				if want = strings.Join(strings.Fields(want), " "); got != want {
-					t.Errorf("table line %d: %s\n\tgot  %s\n\twant %s", n+1, strings.TrimSpace(question), got, want)
-				}
-			}
-			if asked == 0 {
-				t.Error("the table is empty")
-			}
+			askTable(t, a, text, d)
 		})
+	}
+}
+
+// askTable asks what stands in the section table of the policy.
+func askTable(t *testing.T, a *txtar.Archive, text string, d *Directory) {
+	t.Helper()
+	table, ok := section(t, a, "table")
+	if !ok {
+		t.Fatal("a table file needs the section table")
+	}
+	p, problems := Parse("policy", []byte(text))
+	if p == nil {
+		t.Fatal(problems)
+	}
+	if failed := RunTests(p, d); len(failed) > 0 {
+		t.Error(failed)
+	}
+	if want, ok := section(t, a, "warnings"); ok {
+		checkProblems(t, p.Warnings(), want)
+	}
+	asked := 0
+	for n, line := range strings.Split(table, "\n") {
+		line, _, _ = strings.Cut(line, "#")
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		question, want, ok := strings.Cut(line, "->")
+		if !ok {
+			t.Fatalf("table line %d: no ->", n+1)
+		}
+		asked++
+		got := answer(t, p, d, strings.Fields(question))
+		if want = strings.Join(strings.Fields(want), " "); got != want {
+			t.Errorf("table line %d: %s\n\tgot  %s\n\twant %s", n+1, strings.TrimSpace(question), got, want)
+		}
+	}
+	if asked == 0 {
+		t.Error("the table is empty")
 	}
 }
 
@@ -122,6 +133,36 @@ func may(t *testing.T, p *Policy, d *Directory, src, user, dst, kind, target str
 	return "no"
 }
 
+var over = map[string]Ask{"watches": AskWatch, "joins": AskJoin, "ends": AskEnd}
+
+func oversees(t *testing.T, p *Policy, d *Directory, f []string) string {
+	t.Helper()
+	viewer, ok := d.Node(f[0])
+	src, ok2 := d.Node(f[2])
+	dst, ok3 := d.Node(f[6])
+	if !ok || !ok2 || !ok3 {
+		t.Fatalf("no such node: %v", f)
+	}
+	if Evaluate(p, Request{Ask: over[f[1]], Viewer: viewer, Src: src, Dst: dst, User: LocalUser(f[4]), UIDUnknown: true}).Verdict == Accept {
+		return "yes"
+	}
+	return "no"
+}
+
+// says is what the rule of a login says about its sessions, in words.
+func says(t *testing.T, p *Policy, d *Directory, q map[string]any) string {
+	t.Helper()
+	line, err := json.Marshal(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out struct{ Verdict, Terms string }
+	if err := json.Unmarshal(EvalQuery(p, d, line), &out); err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(out.Verdict + " " + out.Terms)
+}
+
 func answer(t *testing.T, p *Policy, d *Directory, f []string) string {
 	t.Helper()
 	var q map[string]any
@@ -131,9 +172,14 @@ func answer(t *testing.T, p *Policy, d *Directory, f []string) string {
 		if len(f) == 7 && f[5] == "at" {
 			q["time"] = f[6]
 		}
+		if len(f) == 6 && f[5] == "says" {
+			return says(t, p, d, q)
+		}
 		if len(f) >= 7 && f[5] == "may" {
 			return may(t, p, d, f[0], f[2], f[4], f[6], strings.Join(f[7:], " "))
 		}
+	case len(f) == 7 && over[f[1]] != AskNothing:
+		return oversees(t, p, d, f)
 	case len(f) >= 4 && f[1] == "to":
 		q = map[string]any{"kind": "net", "src": f[0], "dst": f[2], "proto": f[3]}
 		for _, w := range f[4:] {
@@ -218,28 +264,34 @@ func TestErrors(t *testing.T) {
 				t.Fatal(err)
 			}
 			text, _ := section(t, a, "policy")
-			want, ok := section(t, a, "problems")
-			if !ok || strings.TrimSpace(want) == "" && !*update {
-				t.Fatal("an error file needs the section problems")
-			}
-			p, problems := Parse("policy", []byte(text))
-			if p != nil {
-				problems = RunTests(p, d)
-			}
-			if *update {
-				writeProblems(t, file, a, problems)
-				return
-			}
-			failed := false
-			for _, q := range problems {
-				failed = failed || !q.Warning
-			}
-			if !failed {
-				t.Error("no error at all")
-			}
-			checkProblems(t, problems, want)
+			askRefused(t, file, a, text, d)
 		})
 	}
+}
+
+// askRefused holds a policy to the problems of the section problems.
+func askRefused(t *testing.T, file string, a *txtar.Archive, text string, d *Directory) {
+	t.Helper()
+	want, ok := section(t, a, "problems")
+	if !ok || strings.TrimSpace(want) == "" && !*update {
+		t.Fatal("an error file needs the section problems")
+	}
+	p, problems := Parse("policy", []byte(text))
+	if p != nil {
+		problems = RunTests(p, d)
+	}
+	if *update {
+		writeProblems(t, file, a, problems)
+		return
+	}
+	failed := false
+	for _, q := range problems {
+		failed = failed || !q.Warning
+	}
+	if !failed {
+		t.Error("no error at all")
+	}
+	checkProblems(t, problems, want)
 }
 
 func writeProblems(t *testing.T, file string, a *txtar.Archive, problems []Problem) {

@@ -195,7 +195,7 @@ func (t *tester) machine(test *sshTest, s selector, who subject) bool {
 func (t *tester) logins(test *sshTest, src, dst subject) {
 	want := func(ws []word, want Verdict, must string) {
 		for _, w := range ws {
-			r := Request{Ask: AskLogin, Src: *src.id, Dst: *dst.id, User: LocalUser(w.text), UIDUnknown: true, SSHOnly: true, AnyTime: true}
+			r := Request{Ask: AskLogin, Src: *src.id, Dst: *dst.id, User: LocalUser(w.text), UIDUnknown: true, SSHOnly: true, AnyTime: test.at.IsZero(), Now: test.at}
 			d := Evaluate(t.p, r)
 			if d.Verdict == want {
 				continue
@@ -209,6 +209,7 @@ func (t *tester) logins(test *sshTest, src, dst subject) {
 	}
 	want(test.accept, Accept, "log in without a check")
 	want(test.check, Check, "be checked before logging in")
+	want(test.request, Approval, "need approval to log in")
 	want(test.deny, Deny, "not log in")
 }
 
