@@ -66,9 +66,13 @@ func (s *Spool) begin(m Meta) (_ *Session, err error) {
 	}
 	x.w.seed = new(ratchet)
 	rand.Read(x.w.seed.seed[:]) // never fails
-	m.Version, m.PublicKey = 1, x.w.seed.public()
+	to, err := s.sealTo()
+	if err != nil {
+		return nil, err
+	}
+	m.Version, m.PublicKey, m.Sealed = 1, x.w.seed.public(), to != nil
 	x.meta = m
-	if x.metaJSON, err = x.w.begin(m); err != nil {
+	if x.metaJSON, err = x.w.begin(m, to); err != nil {
 		return nil, err
 	}
 	// The first key signed the description and is gone already; only the second ever
@@ -177,8 +181,9 @@ func (s *Spool) adopt(id string) (_ *Session, err error) {
 	}
 	x.w.off, x.w.seq, x.w.prev, x.w.last, x.w.journal = at.off, at.seq, at.prev, v.lastAt.Microseconds(), v.journal
 	x.w.final = v.final
-	x.unsigned = !v.sealed
+	x.unsigned = !v.covered
 	x.lastJournal = x.w.last
+	x.ended = v.ended
 	if err = x.adoptKey(v); err != nil {
 		return nil, err
 	}
@@ -197,12 +202,19 @@ func (s *Spool) adopt(id string) (_ *Session, err error) {
 		return nil, err
 	}
 	x.used = size + diskUsage(jst) // as load counted it
-	if to := x.w.journal &^ 4095; to > 0 && punch(x.journal, 0, to) {
+	x.size = jst.Size()
+	if m.Sealed {
+		if err := x.wipeLocked(true); err != nil {
+			return nil, err
+		}
+	} else if to := x.w.journal &^ 4095; to > 0 && punch(x.journal, 0, to) {
 		x.punched = to
 	}
-	x.size = jst.Size()
 	x.short = jst.Size() < x.read // a power loss: the frames were durable, the journal was not
 	if !x.w.final {
+		if err = x.resealLocked(v); err != nil {
+			return nil, err
+		}
 		x.noteLocked("adopted", adoptedWords(size-at.off))
 		if err = x.settleLocked(true); err != nil {
 			return nil, err
@@ -253,6 +265,9 @@ func (x *Session) rebuildScreens() error {
 		return err
 	}
 	defer r.Close()
+	if x.meta.Sealed {
+		return x.openUnseen(r)
+	}
 	from := r.KeyframeBefore(maxAt)
 	if len(r.Index()) == 0 {
 		return nil

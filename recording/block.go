@@ -7,11 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"strings"
 	"time"
 )
 
 const (
 	fileMagic    = "tsshrecording1\r\n"
+	sealedMagic  = "tsshrecording2\r\n"
+	anyMagic     = "tsshrecording"
 	blockMagic   = "tsrb"
 	trailerMagic = "tssh rec index\r\n"
 
@@ -37,11 +40,14 @@ const (
 	blockCheckpoint
 	blockCountersignature
 	blockIndex
+	blockKey
+	blockOutline
 )
 
 const (
 	flagKeyframe = 1
 	flagFinal    = 2
+	flagSealed   = 4
 )
 
 // header is a block's, as doc.go has it.
@@ -107,10 +113,10 @@ func decodeHeader(b []byte) (header, error) {
 	case blockMeta:
 		ok = ok && h.seq == 0 && h.flags == 0 && h.stored == h.raw && h.stored <= maxMeta
 	case blockFrame:
-		ok = ok && h.flags&^flagKeyframe == 0 && h.events > 0 && h.stored > 0
+		ok = ok && h.flags&^(flagKeyframe|flagSealed) == 0 && h.events > 0 && h.stored > 0
 	case blockCheckpoint:
 		ok = ok && h.flags&^flagFinal == 0 && h.stored == checkpointSize && h.raw == checkpointSize
-	case blockCountersignature:
+	case blockCountersignature, blockKey, blockOutline:
 		ok = ok && h.flags == 0 && h.stored == h.raw && h.stored <= maxMeta
 	case blockIndex:
 		ok = ok && h.flags == 0
@@ -126,8 +132,21 @@ func decodeHeader(b []byte) (header, error) {
 func (h *header) firstAt() time.Duration { return time.Duration(h.first) * time.Microsecond }
 func (h *header) lastAt() time.Duration  { return time.Duration(h.last) * time.Microsecond }
 
-// chainStart stands before block 0.
-func chainStart() [32]byte { return sha256.Sum256([]byte(fileMagic)) }
+// chainStart stands before block 0 of a file that begins with magic.
+func chainStart(magic string) [32]byte { return sha256.Sum256([]byte(magic)) }
+
+// magicOf says what a file is by its first bytes.
+func magicOf(b []byte) (sealed bool, err error) {
+	switch s := string(b); {
+	case s == fileMagic:
+		return false, nil
+	case s == sealedMagic:
+		return true, nil
+	case len(s) == len(fileMagic) && strings.HasPrefix(s, anyMagic):
+		return false, errors.New("this recording is of a later version of the format; a newer tssh reads it")
+	}
+	return false, errors.New("this is not a recording")
+}
 
 func chainNext(prev [32]byte, signed, payload []byte) [32]byte {
 	s := sha256.New()

@@ -247,7 +247,11 @@ func TestHelperMonitor(t *testing.T) {
 	if os.Getenv(helperEnv) != "monitor" {
 		return // only as a process of TestKillNine
 	}
-	s := openSpool(t, recording.SpoolConfig{Dir: os.Getenv("TSSH_RECORDING_DIR")})
+	cfg := recording.SpoolConfig{Dir: os.Getenv("TSSH_RECORDING_DIR")}
+	if to := os.Getenv("TSSH_RECORDING_SEAL"); to != "" {
+		cfg.SealTo = sealTo(t, to)
+	}
+	s := openSpool(t, cfg)
 	ids, err := s.Orphans()
 	must(t, err)
 	for _, id := range ids {
@@ -272,9 +276,12 @@ func helper(t *testing.T, what, dir string, files ...*os.File) (*exec.Cmd, *bufi
 
 // TestKillNine kills a real connection process and real monitors at any moment. Every
 // line the connection process said was in must be in the recording.
-func TestKillNine(t *testing.T) {
+func TestKillNine(t *testing.T) { killNine(t, recording.SpoolConfig{}, nil) }
+
+func killNine(t *testing.T, cfg recording.SpoolConfig, keys *recording.Keys) {
 	dir := t.TempDir()
-	x, err := openSpool(t, recording.SpoolConfig{Dir: dir}).Begin(testMeta())
+	cfg.Dir = dir
+	x, err := openSpool(t, cfg).Begin(testMeta())
 	must(t, err)
 	f, err := x.JournalFile()
 	must(t, err)
@@ -304,7 +311,7 @@ func TestKillNine(t *testing.T) {
 	if len(paths) != 1 {
 		t.Fatalf("%d recordings", len(paths))
 	}
-	_, evs := verified(t, paths[0])
+	_, evs := verifiedWith(t, paths[0], keys)
 	lines := strings.Split(strings.TrimSuffix(output(evs, 1), "\n"), "\n")
 	for i, line := range lines {
 		if line != fmt.Sprint(i) {

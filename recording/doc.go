@@ -33,12 +33,14 @@
 //
 // # Recording (.tsr)
 //
-// A file is the 16 bytes "tsshrecording1\r\n" and then blocks. Each block is a header
+// A file is the 16 bytes "tsshrecording1\r\n", or "tsshrecording2\r\n" where it is sealed, and
+// then blocks. Each block is a header
 // of 96 bytes and a payload:
 //
 //	0   4  "tsrb"
-//	4   1  type: 1 meta, 2 frame, 3 checkpoint, 4 countersignature, 5 index
-//	5   1  flags: 1 the frame opens with a keyframe, 2 the checkpoint is the last
+//	4   1  type: 1 meta, 2 frame, 3 checkpoint, 4 countersignature, 5 index, 6 key, 7 outline
+//	5   1  flags: 1 the frame opens with a keyframe, 2 the checkpoint is the last, 4 the frame
+//	       is sealed
 //	6   2  0
 //	8   8  sequence number, from 0, without gaps
 //	16  4  length of the payload in the file
@@ -64,6 +66,45 @@
 // followed by the last 24 bytes of the file, the index's offset (8) and
 // "tssh rec index\r\n", so that a player needs three reads to know a file. The index can
 // be made anew from the headers; a file that ends early has none.
+//
+// # Sealed recordings
+//
+// Where SpoolConfig.SealTo gives recipients (age X25519, ssh-ed25519), all frames of a recording
+// are sealed to them, and the host has no key that opens them: it cannot read back what it
+// recorded. All else stays as it is: chain and signatures are over what is in the file, so that
+// a hub or anybody without a key verifies, receives, keeps and deletes sealed recordings.
+//
+// A key block begins an epoch: JSON {"to": [recipients], "key": an age file of 32 bytes}. The
+// first one follows the description; another one comes when a monitor goes on with the
+// recording of one before, and when the recipients are others. An epoch's key is in the memory
+// of the monitor alone, never on disk, and moves forward with each block:
+//
+//	key of block n+1 = SHA-256("tssh recording seal ratchet" 0 | key of block n)
+//
+// where the key in the key block is that of the key block itself. What was is overwritten (the
+// garbage collector may hold a copy for a while), so that whoever reads the memory later opens
+// what comes, not what was. The payload of a sealed frame is the offset of its key block (8),
+// a random nonce (12), and AES-256-GCM of the zstd frame under
+// SHA-256("tssh recording seal block" 0 | key of the block), with the additional data
+// "tssh recording seal" 0 | SHA-256 of the meta payload | that offset | first 64 bytes of the
+// header, in which length and CRC of the stored payload are 0. So a frame opens in its place in
+// its recording alone, even for one who has the signing key.
+//
+// In the clear stay: the description (who, from where, as whom, on which host, when, by which
+// rule, with which client); of each block size, number of events, and times; recipients; and the
+// outline. An outline block follows the frame of which it says what lists need: KindOpen
+// without command and terminal, KindExit, KindClose, and KindEnd without its text, each as in a
+// frame, the first time counted from 0. The index has nothing that headers have not. What was
+// typed and shown, commands, files, forwards, refusals and notes are in frames, and sealed.
+//
+// The journal is plain until it is framed. As soon as the frame that has them is durable its
+// bytes are overwritten with zeros; the file system has them on the disk within its time
+// (half a minute), and before the file's room is given back or the file removed. A file system
+// that copies on write keeps old blocks until it uses them again.
+//
+// What a terminal showed before a monitor was restarted is sealed from the next monitor too:
+// there are no keyframes then until the terminals of that time are closed. A player goes by the
+// one before.
 //
 // # What is left out
 //

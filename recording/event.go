@@ -160,6 +160,8 @@ type Meta struct {
 	Client    string    `json:"client"` // SSH version string of the client
 	// SelfAttested is set where the host runs as the same uid as the session, so that
 	// the person recorded could have altered the recording before it left the host.
-	SelfAttested bool   `json:"self_attested,omitempty"`
-	PublicKey    []byte `json:"public_key"` // Ed25519, first signing key of the recording
+	SelfAttested bool `json:"self_attested,omitempty"`
+	// Sealed is set where the frames are encrypted; to whom is in the key blocks.
+	Sealed    bool   `json:"sealed,omitempty"`
+	PublicKey []byte `json:"public_key"` // Ed25519, first signing key of the recording
 }

@@ -21,7 +21,7 @@ func OnSync(j *Journal, fn func() error) { j.sync = fn }
 // somebody without the key can. change gives the new payload; nil moves the wall clock.
 func Rechain(b []byte, off int64, change func([]byte) []byte) []byte {
 	out := bytes.Clone(b[:len(fileMagic)])
-	prev := chainStart()
+	prev := chainStart(string(b[:len(fileMagic)]))
 	for at := int64(len(fileMagic)); ; {
 		h, err := decodeHeader(b[at:])
 		if err != nil {

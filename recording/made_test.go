@@ -23,10 +23,15 @@ func made(t *testing.T, seed uint64) []byte { return madeOf(t, seed, 12) }
 
 func madeOf(t *testing.T, seed uint64, lines int) []byte {
 	t.Helper()
+	return madeWith(t, seed, lines, nil)
+}
+
+func madeWith(t *testing.T, seed uint64, lines int, to func() (*recording.Recipients, error)) []byte {
+	t.Helper()
 	dir := t.TempDir()
 	var out []byte
 	synctest.Test(t, func(t *testing.T) {
-		s := openSpool(t, recording.SpoolConfig{Dir: dir})
+		s := openSpool(t, recording.SpoolConfig{Dir: dir, SealTo: to})
 		x, j := begin(t, s, testMeta())
 		r := rand.New(rand.NewPCG(seed, 1))
 		must(t, j.AppendJSON(1, recording.KindOpen, recording.Open{Type: "shell", PTY: true, Term: "xterm-256color", Cols: 40, Rows: 10}))
@@ -61,7 +66,10 @@ func verify(t *testing.T, b []byte) recording.Report {
 
 func TestVerifyNoticesEveryChangedByte(t *testing.T) {
 	t.Parallel()
-	b := madeOf(t, 1, 3)
+	everyByte(t, madeOf(t, 1, 3))
+}
+
+func everyByte(t *testing.T, b []byte) {
 	if rep := verify(t, b); len(rep.Problems) != 0 || !rep.Complete || rep.ProvenUntil != rep.Ends || rep.Frames < 3 {
 		t.Fatalf("unchanged: %+v", rep)
 	}
@@ -76,7 +84,10 @@ func TestVerifyNoticesEveryChangedByte(t *testing.T) {
 
 func TestVerifyNoticesEveryCut(t *testing.T) {
 	t.Parallel()
-	b := madeOf(t, 2, 3)
+	everyCut(t, madeOf(t, 2, 3))
+}
+
+func everyCut(t *testing.T, b []byte) {
 	for n := range b {
 		rep := verify(t, b[:n])
 		if len(rep.Problems) == 0 {
@@ -104,8 +115,9 @@ func block(b []byte, f recording.FrameInfo) []byte { return b[f.Offset : f.Offse
 
 func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 
-func TestVerifyNamesTheSecond(t *testing.T) {
-	b, other := made(t, 3), made(t, 4)
+func TestVerifyNamesTheSecond(t *testing.T) { namesTheSecond(t, made(t, 3), made(t, 4)) }
+
+func namesTheSecond(t *testing.T, b, other []byte) {
 	fs, ofs := frames(t, b), frames(t, other)
 	a, c, o := fs[4], fs[6], ofs[5]
 	end := func(f recording.FrameInfo) int64 { return f.Offset + f.Size }

@@ -1,6 +1,7 @@
 package recording
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -115,19 +116,31 @@ type Reader struct {
 	end      int64 // of the last whole block
 	lastSeq  uint64
 	complete bool
+	sealed   bool
+	first    int64 // offset of the block after the description
+	opener   *opener
 }
 
 // NewReader reads the description and the index of a recording, or the headers of its
 // blocks if it has no index (yet). What is after the last whole block is ignored.
 func NewReader(r io.ReaderAt, size int64) (*Reader, error) {
+	return (*Keys)(nil).NewReader(r, size)
+}
+
+// NewReader is the function of this name, for a recording that may be sealed to one of the
+// keys. One that is sealed to others opens as well: Frame gives a *SealedError then.
+func (k *Keys) NewReader(r io.ReaderAt, size int64) (*Reader, error) {
 	f := &Reader{r: r}
 	var err error
 	if f.dec, err = newDecoder(); err != nil {
 		return nil, err
 	}
 	magic := make([]byte, len(fileMagic))
-	if _, err := r.ReadAt(magic, 0); err != nil || string(magic) != fileMagic {
-		return nil, errors.New("recording: open: this is not a recording")
+	if n, _ := r.ReadAt(magic, 0); n < len(magic) {
+		magic = magic[:n]
+	}
+	if f.sealed, err = magicOf(magic); err != nil {
+		return nil, fmt.Errorf("recording: open: %w", err)
 	}
 	h, payload, err := readBlock(r, int64(len(fileMagic)), size)
 	if err != nil {
@@ -137,6 +150,7 @@ func NewReader(r io.ReaderAt, size int64) (*Reader, error) {
 		return nil, errors.New("recording: open: the description cannot be read")
 	}
 	f.end = int64(len(fileMagic)) + headerSize + int64(h.stored)
+	f.first, f.opener = f.end, newOpener(k, sha256.Sum256(payload))
 	f.size = size
 	if f.fromIndex() {
 		return f, nil
@@ -280,8 +294,13 @@ func (f *Reader) frame(info FrameInfo) ([]Event, *Keyframe, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if h.typ != blockFrame || h.seq != info.Seq {
+	if h.typ != blockFrame || h.seq != info.Seq || f.sealed != (h.flags&flagSealed != 0) {
 		return nil, nil, errFrame
+	}
+	if f.sealed {
+		if payload, err = f.opener.open(h, info.Offset, payload, f.block); err != nil {
+			return nil, nil, err
+		}
 	}
 	raw, err := decompress(f.dec, h, payload)
 	if err != nil {

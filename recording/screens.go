@@ -25,6 +25,7 @@ func (x *Session) follow(ev Event) {
 		}
 	case KindClose:
 		delete(x.screens, ev.Channel)
+		delete(x.blind, ev.Channel)
 	case KindEnd:
 		x.ended = true
 	}
@@ -68,6 +69,9 @@ func (x *Session) feed(ch uint32, data []byte) {
 
 // keyframe opens the frame being made with what all terminals show.
 func (x *Session) keyframe() {
+	if len(x.blind) > 0 {
+		return
+	}
 	x.keyDue, x.sinceKey = false, 0
 	var screens []Screen
 	total := 0
@@ -104,4 +108,5 @@ func (x *Session) guard(f func()) {
 func (x *Session) dropScreens() {
 	x.noKeys, x.keyDue, x.sinceKey = true, false, 0
 	clear(x.screens)
+	clear(x.blind)
 }

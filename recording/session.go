@@ -58,7 +58,12 @@ type Session struct {
 	unsigned      bool
 	unsignedSince time.Time
 	screens       map[uint32]*screenState
-	sinceKey      int // bytes of terminal output since the last keyframe
+	blind         map[uint32]bool // terminals whose state is sealed away: no keyframes while there are any
+	outline       []byte          // of the frame being made, where it is sealed
+	outlined      int64           // time of its last event
+	renewFailed   bool            // said once
+	wiped         int64           // of the journal, overwritten
+	sinceKey      int             // bytes of terminal output since the last keyframe
 	keyDue        bool
 	noKeys        bool // the emulator failed: no keyframes any more
 	spent         time.Duration
@@ -314,6 +319,7 @@ func (x *Session) addEvent(ev Event) {
 	*x.raw = appendEvent(*x.raw, ev, x.last)
 	x.last = at
 	x.events++
+	x.outlineLocked(ev)
 	x.follow(ev)
 }
 
@@ -326,6 +332,10 @@ func (x *Session) sealLocked() error {
 	if x.rawKey {
 		h.flags = flagKeyframe
 	}
+	if x.meta.Sealed && x.w.seal == nil {
+		return ErrSeal
+	}
+	x.renewLocked()
 	was := x.w.journal
 	x.w.journal = x.read
 	if err := x.w.put(h, x.s.enc.EncodeAll(*x.raw, nil)); err != nil {
@@ -341,7 +351,7 @@ func (x *Session) sealLocked() error {
 	if !x.unsigned {
 		x.unsigned, x.unsignedSince = true, now
 	}
-	return nil
+	return x.putOutlineLocked()
 }
 
 // settleLocked brings frames, signatures and the disk up to date: all of it now, or
@@ -394,6 +404,9 @@ func (x *Session) syncLocked() error {
 	}
 	x.dirty = time.Time{}
 	x.grown(x.w.off)
+	if x.meta.Sealed {
+		return x.wipeLocked(false)
+	}
 	// What is durable in frames needs no room in the journal.
 	const grain = 1 << 20
 	if to := x.w.journal &^ 4095; to-x.punched >= grain && punch(x.journal, x.punched, to) {
@@ -491,6 +504,11 @@ func (x *Session) finishLocked() error {
 	}
 	if err := x.syncLocked(); err != nil {
 		return err
+	}
+	if x.meta.Sealed {
+		if err := x.wipeLocked(true); err != nil {
+			x.s.log.Error("journal of a sealed recording is not overwritten", "id", x.id, "err", err)
+		}
 	}
 	x.done = true
 	x.closeFiles()

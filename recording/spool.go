@@ -41,8 +41,11 @@ type SpoolConfig struct {
 	// Witness asks the hub to sign how much it has of a recording that runs, once a minute
 	// where there is something new; nil: it is not asked. Called as Countersign is.
 	Witness func(ctx context.Context, p Seen) (Countersignature, error)
-	Clock   func() time.Time // nil: time.Now
-	Log     *slog.Logger     // nil: nothing is logged
+	// SealTo says whom recordings are sealed to; nil func or result: they are not. An error is
+	// that they are to be and cannot: no recording begins. It is asked often.
+	SealTo func() (*Recipients, error)
+	Clock  func() time.Time // nil: time.Now
+	Log    *slog.Logger     // nil: nothing is logged
 }
 
 // Keyframer is a terminal emulator. It may fail (panic): there are no keyframes then.

@@ -67,19 +67,29 @@ func must(t testing.TB, err error) {
 // verified reads a recording, fails on any problem, and returns its events.
 func verified(t testing.TB, path string) (recording.Report, []recording.Event) {
 	t.Helper()
+	return verifiedWith(t, path, nil)
+}
+
+func verifiedWith(t testing.TB, path string, keys *recording.Keys) (recording.Report, []recording.Event) {
+	t.Helper()
 	b, err := os.ReadFile(path)
 	must(t, err)
-	rep, err := recording.Verify(bytes.NewReader(b))
+	rep, err := keys.Verify(bytes.NewReader(b))
 	must(t, err)
 	if len(rep.Problems) > 0 || !rep.Complete || rep.ProvenUntil != rep.Ends {
 		t.Fatalf("%s: complete %v, proven until %v of %v, problems %q", path, rep.Complete, rep.ProvenUntil, rep.Ends, rep.Problems)
 	}
-	return rep, eventsOf(t, b)
+	return rep, eventsWith(t, b, keys)
 }
 
 func eventsOf(t testing.TB, b []byte) []recording.Event {
 	t.Helper()
-	r, err := recording.NewReader(bytes.NewReader(b), int64(len(b)))
+	return eventsWith(t, b, nil)
+}
+
+func eventsWith(t testing.TB, b []byte, keys *recording.Keys) []recording.Event {
+	t.Helper()
+	r, err := keys.NewReader(bytes.NewReader(b), int64(len(b)))
 	must(t, err)
 	defer r.Close()
 	var evs []recording.Event

@@ -31,6 +31,10 @@ type Report struct {
 	Complete bool
 	// SelfAttested: made by a host that could not protect it from the person recorded.
 	SelfAttested bool
+	// Sealed: frames are encrypted, to SealedTo at last. Opened says that a key opened all of
+	// them; without one chain and signatures are checked, and not what is inside.
+	Sealed, Opened bool
+	SealedTo       []string
 	// Countersignatures say that the recording began, each by the key it names. Whose keys
 	// these are is for the caller to know: see CountersignedBy.
 	Countersignatures []Countersignature
@@ -57,9 +61,12 @@ const maxProblems = 20
 
 // Verify reads a whole recording and reports on it. The error is of reading, or that
 // this is no recording at all; what is wrong inside is in the report.
-func Verify(r io.Reader) (Report, error) {
+func Verify(r io.Reader) (Report, error) { return (*Keys)(nil).Verify(r) }
+
+// Verify is the function of this name; it opens what is sealed to one of the keys.
+func (k *Keys) Verify(r io.Reader) (Report, error) {
 	v := NewVerifier()
-	v.lenient = true
+	v.lenient, v.keys = true, k
 	var err error
 	if v.dec, err = newDecoder(); err != nil {
 		return Report{}, err
@@ -87,37 +94,44 @@ func Verify(r io.Reader) (Report, error) {
 //
 // The first thing that is wrong stops it: Write returns an error then and always.
 type Verifier struct {
-	off     int64  // end of the last whole block
-	buf     []byte // what came after it
-	err     error
-	begun   bool // the file's magic was read
-	prev    [32]byte
-	alt     [32]byte // lenient: what prev would be if only the chain in the header was changed
-	seq     uint64
-	key     ed25519.PublicKey
-	metaSum [32]byte
-	meta    Meta
-	metaRaw []byte
-	journal int64 // bytes of the journal in the file
-	lastAt  time.Duration
-	proven  time.Duration
-	signed  int64 // end of the last checkpoint
-	final   bool
-	index   int64 // offset of the index block, 0 before
-	indexAt place // where the writer was then
-	done    bool  // the trailer was read
-	sealed  bool  // no frame since the last checkpoint
-	points  points
+	off      int64  // end of the last whole block
+	buf      []byte // what came after it
+	err      error
+	begun    bool // the file's magic was read
+	prev     [32]byte
+	alt      [32]byte // lenient: what prev would be if only the chain in the header was changed
+	seq      uint64
+	key      ed25519.PublicKey
+	metaSum  [32]byte
+	meta     Meta
+	metaRaw  []byte
+	journal  int64 // bytes of the journal in the file
+	lastAt   time.Duration
+	proven   time.Duration
+	signed   int64 // end of the last checkpoint
+	final    bool
+	index    int64 // offset of the index block, 0 before
+	indexAt  place // where the writer was then
+	done     bool  // the trailer was read
+	covered  bool  // no frame since the last checkpoint
+	points   points
+	sealed   bool     // the file is a sealed one
+	ended    bool     // and its outline has the end
+	sealedTo []string // by its last key block
 
 	lenient bool
 	dec     *zstd.Decoder
 	lost    bool // looking for the next header
 	frames  []FrameInfo
 	report  Report
+	keys    *Keys
+	opener  *opener
+	unopen  bool // a frame that no key opens
+	keyless bool // no key block came yet
 }
 
 // NewVerifier expects a recording from its first byte.
-func NewVerifier() *Verifier { return &Verifier{prev: chainStart(), alt: chainStart()} }
+func NewVerifier() *Verifier { return &Verifier{keyless: true} }
 
 // Offset is the end of the last whole block (or the trailer) that was verified.
 func (v *Verifier) Offset() int64 { return v.off }
@@ -185,10 +199,13 @@ func (v *Verifier) step(b []byte) (int, error) {
 		if len(b) < len(fileMagic) {
 			return 0, nil
 		}
-		if string(b[:len(fileMagic)]) != fileMagic {
-			return 0, errors.New("recording: verify: this is not a recording")
+		magic := b[:len(fileMagic)]
+		var err error
+		if v.sealed, err = magicOf(magic); err != nil {
+			return 0, fmt.Errorf("recording: verify: %w", err)
 		}
-		v.begun = true
+		v.begun, v.prev = true, chainStart(string(magic))
+		v.alt = v.prev
 		return len(fileMagic), nil
 	case v.done:
 		if len(b) == 0 {
@@ -274,6 +291,10 @@ func (v *Verifier) block(h header, signed, payload []byte) error {
 		return v.checkpoint(h, prev, payload, good)
 	case blockCountersignature:
 		return v.countersignature(payload)
+	case blockKey:
+		return v.keyBlock(h, payload)
+	case blockOutline:
+		return v.outline(h, payload)
 	}
 	v.indexAt = place{off: v.off, seq: h.seq, prev: prev}
 	return v.indexBlock(h, payload, good)
@@ -294,6 +315,11 @@ func (v *Verifier) metaBlock(payload []byte) error {
 	if err := json.Unmarshal(payload, &v.meta); err != nil {
 		return v.problem("the description cannot be read")
 	}
+	if v.meta.Sealed != v.sealed {
+		if err := v.problem("the description does not say whether the recording is sealed as it is"); err != nil {
+			return err
+		}
+	}
 	v.metaRaw = bytes.Clone(payload)
 	v.metaSum = sha256.Sum256(payload)
 	v.key = v.meta.PublicKey
@@ -301,17 +327,29 @@ func (v *Verifier) metaBlock(payload []byte) error {
 }
 
 func (v *Verifier) frame(h header, payload []byte, good bool) error {
-	v.sealed = false
+	v.covered = false
 	v.report.Frames++
 	v.report.Events += int(h.events)
 	v.lastAt = max(v.lastAt, h.lastAt())
 	v.journal = max(v.journal, h.journal)
+	if v.sealed != (h.flags&flagSealed != 0) || v.sealed && v.keyless {
+		if err := v.problem("block %d is sealed where it should not be, or is not where it should", h.seq); err != nil {
+			return err
+		}
+	}
 	if !v.lenient {
 		return nil
 	}
 	v.frames = append(v.frames, frameInfo(h, v.off))
 	if !good {
 		return nil
+	}
+	if h.flags&flagSealed != 0 {
+		var err error
+		payload, err = v.openFrame(h, payload)
+		if err != nil || payload == nil {
+			return err
+		}
 	}
 	raw, err := decompress(v.dec, h, payload)
 	if err == nil {
@@ -337,7 +375,7 @@ func (v *Verifier) checkpoint(h header, prev [32]byte, payload []byte, good bool
 	v.points.add(point{h.seq, h.chain, h.last})
 	if len(v.report.Problems) == 0 {
 		v.proven, v.signed = h.lastAt(), v.off+headerSize+checkpointSize
-		v.sealed = true
+		v.covered = true
 	}
 	return nil
 }
@@ -397,7 +435,7 @@ func (v *Verifier) finish() (Report, error) {
 	if !v.begun {
 		return Report{}, errors.New("recording: verify: this is not a recording")
 	}
-	unsealed := !v.sealed && v.lastAt > v.proven
+	unsealed := !v.covered && v.lastAt > v.proven
 	switch {
 	case v.done:
 	case len(v.buf) > 0 && !v.lost:
@@ -413,6 +451,10 @@ func (v *Verifier) finish() (Report, error) {
 	r.ID, r.Meta, r.Ends, r.ProvenUntil = v.meta.ID, v.meta, v.lastAt, v.proven
 	r.Complete = v.done && v.final
 	r.SelfAttested = v.meta.SelfAttested
+	if r.Sealed = v.sealed; r.Sealed {
+		r.Opened = !v.unopen && !v.keyless
+		r.SealedTo = v.sealedTo
+	}
 	return r, nil
 }
 

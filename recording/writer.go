@@ -1,6 +1,7 @@
 package recording
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -26,6 +27,7 @@ type writer struct {
 	final   bool
 	clock   func() time.Time
 	enc     *zstd.Encoder // shared
+	seal    *sealer       // nil: not sealed
 }
 
 func (w *writer) put(h header, payload []byte) error {
@@ -34,6 +36,13 @@ func (w *writer) put(h header, payload []byte) error {
 		h.first, h.last = w.last, w.last
 	}
 	var b []byte
+	if h.typ == blockFrame && w.seal != nil {
+		h.flags |= flagSealed
+		var err error
+		if payload, err = w.seal.seal(h, payload); err != nil {
+			return err
+		}
+	}
 	if h.typ == blockCheckpoint {
 		b = makeCheckpoint(&h, w.prev, w.seed)
 	} else {
@@ -59,7 +68,7 @@ func (w *writer) commit(h header, b, more []byte) error {
 
 // begin writes the magic, the meta block and a first checkpoint, so that the
 // description is signed and the first key gone before anything else happens.
-func (w *writer) begin(m Meta) ([]byte, error) {
+func (w *writer) begin(m Meta, to *Recipients) ([]byte, error) {
 	payload, err := json.Marshal(m)
 	if err != nil {
 		return nil, err
@@ -67,12 +76,21 @@ func (w *writer) begin(m Meta) ([]byte, error) {
 	if len(payload) > maxMeta {
 		return nil, fmt.Errorf("the description has %d bytes", len(payload))
 	}
-	if _, err := w.f.WriteAt([]byte(fileMagic), 0); err != nil {
+	magic := fileMagic
+	if to != nil {
+		magic = sealedMagic
+	}
+	if _, err := w.f.WriteAt([]byte(magic), 0); err != nil {
 		return nil, err
 	}
-	w.off, w.prev = int64(len(fileMagic)), chainStart()
+	w.off, w.prev = int64(len(magic)), chainStart(magic)
 	if err := w.put(header{typ: blockMeta}, payload); err != nil {
 		return nil, err
+	}
+	if to != nil {
+		if err := w.newEpoch(sha256.Sum256(payload), to); err != nil {
+			return nil, err
+		}
 	}
 	if err := w.put(header{typ: blockCheckpoint}, nil); err != nil {
 		return nil, err
