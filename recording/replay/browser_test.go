@@ -64,6 +64,31 @@ func fill(t *testing.T, w *world, clock *time.Time) (ids map[string]string, grow
 		s.json(2, recording.KindOpen, recording.Open{Type: "exec", Command: "uptime"})
 		s.data(2, recording.KindOutput, "12:00:00 up 3 days, load average: 0.10\n").json(2, recording.KindExit, recording.Exit{Status: 0}).data(2, recording.KindClose, "")
 	})
+	add("lanes", meta("dora@example.com", "ops", "gw", start(80*time.Hour)), func(s *script) {
+		s.json(1, recording.KindOpen, recording.Open{Type: "shell", PTY: true, Term: "xterm", Cols: 100, Rows: 20})
+		prompt := "\x1b]133;A\x07ops@gw:~$ \x1b]133;B\x07"
+		for i, c := range []struct {
+			text   string
+			takes  time.Duration
+			status int
+		}{{"make test", 20 * time.Second, 0}, {"tail -n 3 build.log", 0, 0}, {"grep -r TODO /nowhere", time.Second, 2}, {"./deploy.sh", 45 * time.Second, 1}} {
+			s.wait(2*time.Second).data(1, recording.KindOutput, prompt).wait(time.Second).data(1, recording.KindOutput, c.text).wait(300 * time.Millisecond)
+			s.data(1, recording.KindOutput, "\r\n\x1b]133;C\x07")
+			if i == 0 {
+				s.json(2, recording.KindForward, recording.Forward{State: "open", Type: "local", Target: "db1:5432", Origin: "127.0.0.1:40022"})
+			}
+			for range 4 {
+				s.wait(c.takes/4).data(1, recording.KindOutput, fmt.Sprintf("step of %s\r\n", c.text))
+			}
+			s.json(3, recording.KindFile, recording.File{Op: "put", Path: fmt.Sprintf("/srv/app/release-%d.tar.gz", i), Bytes: 4 << 20})
+			s.data(1, recording.KindOutput, fmt.Sprintf("\x1b]133;D;%d\x07", c.status))
+		}
+		s.json(3, recording.KindFile, recording.File{Op: "get", Path: "/etc/shadow", Error: "permission denied"})
+		s.json(4, recording.KindForward, recording.Forward{State: "refused", Type: "local", Target: "metadata:80", Error: "the rule has no such destination"})
+		s.json(1, recording.KindResize, recording.Resize{Cols: 120, Rows: 30}).json(0, recording.KindNote, recording.Note{What: "limit", Text: "two minutes are left"})
+		s.wait(30*time.Second).json(2, recording.KindForward, recording.Forward{State: "closed", Type: "local", Target: "db1:5432", Sent: 1200, Received: 88000, Millis: 100000})
+		s.json(1, recording.KindExit, recording.Exit{Status: 1}).data(1, recording.KindClose, "")
+	})
 	add("nasty", meta("mallory@example.com", "mallory", "web", start(200*time.Hour)), func(s *script) {
 		s.json(1, recording.KindOpen, recording.Open{Type: "exec", PTY: true, Cols: 90, Rows: 12, Command: "echo '" + nasty + "'"})
 		s.wait(time.Second).data(1, recording.KindOutput, nasty+"\r\n\x1b]0;"+nasty+"\x07\x1b]52;c;aGFja2Vk\x07\x1b]8;;javascript:window.hacked=1\x07click me\x1b]8;;\x07\r\n\x1b[c\x1b[6nend-of-story\r\n")

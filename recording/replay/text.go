@@ -101,8 +101,10 @@ type (
 	markJSON struct {
 		Channel uint32  `json:"ch"`
 		T       float64 `json:"t"`
+		End     float64 `json:"end,omitempty"`
 		Kind    string  `json:"kind"`
 		Text    string  `json:"text"`
+		Failed  bool    `json:"failed,omitempty"`
 	}
 	lineJSON struct {
 		Channel uint32  `json:"ch"`
@@ -167,7 +169,7 @@ func transcriptOf(t *transcript.Transcript, from, n int) transcriptJSON {
 			out.Commands = append(out.Commands, commandJSON{c.Channel, seconds(c.At), seconds(c.End), c.Text, c.Source, c.Exit, c.Signal})
 		}
 		for _, m := range t.Marks {
-			out.Marks = append(out.Marks, markJSON{m.Channel, seconds(m.At), m.Kind, m.Text})
+			out.Marks = append(out.Marks, markJSON{m.Channel, seconds(m.At), seconds(m.End), m.Kind, m.Text, m.Failed})
 		}
 	}
 	for _, l := range t.Lines[min(from, len(t.Lines)):min(from+n, len(t.Lines))] {

@@ -45,6 +45,8 @@ type Mark struct {
 	At      time.Duration `json:"at"`
 	Kind    string        `json:"kind"` // resize, file, forward, bulk, gap, note, signal, hidden
 	Text    string        `json:"text"`
+	End     time.Duration `json:"end,omitempty"` // of a forward that was open: when it was closed
+	Failed  bool          `json:"failed,omitempty"`
 }
 
 // Transcript is a recording as text.
@@ -102,6 +104,8 @@ type Builder struct {
 	full  bool
 	ch    map[uint32]*channel
 	seed  maphash.Seed
+	// forwards are those that are open, by channel: their place in the marks, which bound them.
+	forwards map[uint32]int
 }
 
 // NewBuilder begins a transcript.
@@ -115,7 +119,7 @@ func NewBuilder(lim Limits) *Builder {
 	def(&lim.Bytes, 16<<20)
 	def(&lim.Commands, 10_000)
 	def(&lim.Marks, 10_000)
-	return &Builder{lim: lim, ch: map[uint32]*channel{}, seed: maphash.MakeSeed()}
+	return &Builder{lim: lim, ch: map[uint32]*channel{}, forwards: map[uint32]int{}, seed: maphash.MakeSeed()}
 }
 
 // channel is one channel on the way. Its screen is nil where no terminal was.
@@ -196,19 +200,12 @@ func (b *Builder) Event(e recording.Event) {
 	case recording.KindFile:
 		var f recording.File
 		if json.Unmarshal(e.Data, &f) == nil {
-			text := f.Op + " " + f.Path
-			if f.Target != "" {
-				text += " → " + f.Target
-			}
-			if f.Error != "" {
-				text += ": " + f.Error
-			}
-			b.mark(e, "file", text)
+			b.file(e, f)
 		}
 	case recording.KindForward:
 		var f recording.Forward
 		if json.Unmarshal(e.Data, &f) == nil {
-			b.mark(e, "forward", strings.TrimSpace(f.State+" "+f.Type+" "+f.Target+" "+f.Error))
+			b.forward(e, f)
 		}
 	case recording.KindBulk:
 		var k recording.Bulk
@@ -254,9 +251,57 @@ func (b *Builder) open(e recording.Event) {
 	}
 }
 
-func (b *Builder) mark(e recording.Event, kind, text string) {
-	if len(b.t.Marks) < b.lim.Marks {
-		b.t.Marks = append(b.t.Marks, Mark{e.Channel, e.At, kind, clean(text, maxText)})
+// mark adds one and gives its place, nil if there are too many.
+func (b *Builder) mark(e recording.Event, kind, text string) *Mark {
+	if len(b.t.Marks) >= b.lim.Marks {
+		return nil
+	}
+	b.t.Marks = append(b.t.Marks, Mark{Channel: e.Channel, At: e.At, Kind: kind, Text: clean(text, maxText)})
+	return &b.t.Marks[len(b.t.Marks)-1]
+}
+
+// file is an operation on files.
+func (b *Builder) file(e recording.Event, f recording.File) {
+	text := f.Op + " " + f.Path
+	if f.Target != "" {
+		text += " → " + f.Target
+	}
+	if f.Bytes > 0 {
+		text += ", " + itoa(int(f.Bytes)) + " bytes"
+	}
+	if f.Error != "" {
+		text += ": " + f.Error
+	}
+	if m := b.mark(e, "file", text); m != nil {
+		m.Failed = f.Error != ""
+	}
+}
+
+// forward is one end of a forward; the first learns from the last how long it was open.
+func (b *Builder) forward(e recording.Event, f recording.Forward) {
+	text := strings.Join(strings.Fields(f.State+" "+f.Type+" "+f.Target), " ")
+	if f.Origin != "" {
+		text += " from " + f.Origin
+	}
+	if f.State == "closed" {
+		text += ", " + itoa(int(f.Sent)) + " bytes sent, " + itoa(int(f.Received)) + " received"
+	}
+	if f.Error != "" {
+		text += ": " + f.Error
+	}
+	m := b.mark(e, "forward", text)
+	if m == nil {
+		return
+	}
+	m.Failed = f.State == "failed" || f.State == "refused"
+	at := len(b.t.Marks) - 1
+	first, open := b.forwards[e.Channel]
+	switch {
+	case f.State == "open":
+		b.forwards[e.Channel] = at
+	case f.State == "closed" && open:
+		b.t.Marks[first].End = e.At
+		delete(b.forwards, e.Channel)
 	}
 }
 

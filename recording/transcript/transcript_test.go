@@ -113,7 +113,19 @@ func TestChannelsWithoutTerminal(t *testing.T) {
 	if !tr.Lines[1].Stderr || tr.Lines[0].Stderr {
 		t.Error("the two outputs are mixed up")
 	}
-	same(t, "marks", fmt.Sprint(tr.Marks), "[{2 1s forward open local db:5432} {1 1s bulk output: 99 bytes were not kept, sha256 ab}]")
+	same(t, "marks", fmt.Sprint(tr.Marks), "[{2 1s forward open local db:5432 0s false} {1 1s bulk output: 99 bytes were not kept, sha256 ab 0s false}]")
+}
+
+func TestForwardsAndFilesAreMarks(t *testing.T) {
+	p := newTape().json(2, recording.KindForward, recording.Forward{State: "open", Type: "local", Target: "db:5432", Origin: "127.0.0.1:4000"})
+	p.wait(time.Second).json(3, recording.KindForward, recording.Forward{State: "refused", Type: "local", Target: "web:80", Error: "not allowed"})
+	p.json(4, recording.KindFile, recording.File{Op: "get", Path: "/etc/shadow", Error: "permission denied"})
+	p.json(4, recording.KindFile, recording.File{Op: "put", Path: "/srv/a\x1b]0;x", Bytes: 12})
+	p.wait(time.Second).json(2, recording.KindForward, recording.Forward{State: "closed", Type: "local", Target: "db:5432", Sent: 5, Received: 7})
+	p.json(9, recording.KindForward, recording.Forward{State: "closed", Type: "agent"}) // that had no beginning
+	same(t, "marks", fmt.Sprint(p.done().Marks), "[{2 0s forward open local db:5432 from 127.0.0.1:4000 2s false} {3 1s forward refused local web:80: not allowed 0s true} "+
+		"{4 1s file get /etc/shadow: permission denied 0s true} {4 1s file put /srv/a]0;x, 12 bytes 0s false} "+
+		"{2 2s forward closed local db:5432, 5 bytes sent, 7 received 0s false} {9 2s forward closed agent, 0 bytes sent, 0 received 0s false}]")
 }
 
 func TestWhatWasNotSeenIsNotThere(t *testing.T) {

@@ -124,7 +124,7 @@ export async function frame(id: string, n: number): Promise<Frame> {
 
 export interface TextLine { ch: number; t: number; text: string; command: number; stderr?: boolean }
 export interface Command { ch: number; t: number; end?: number; text: string; source: string; exit?: number; signal?: string }
-export interface Mark { ch: number; t: number; kind: string; text: string }
+export interface Mark { ch: number; t: number; end?: number; kind: string; text: string; failed?: boolean }
 export interface Transcript { commands: Command[]; marks: Mark[]; lines: TextLine[]; total: number; until?: number }
 export interface Hit extends Summary { lines: TextLine[]; more?: boolean }
 export interface LastScreen { cols: number; rows: number; lines: string[] }

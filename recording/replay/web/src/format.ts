@@ -44,3 +44,7 @@ export function wall(start: string, seconds: number): string {
   const d = new Date(new Date(start).getTime() + seconds * 1000);
   return d.toLocaleString(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit" });
 }
+
+export function timeOfDay(start: string, seconds: number): string {
+  return new Date(new Date(start).getTime() + seconds * 1000).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+}

@@ -130,10 +130,14 @@ export class Notes {
   }
 
   private tell(): void {
-    const marks: Tick[] = [
-      ...(this.t?.commands ?? []).map((c) => ({ t: c.t, kind: c.exit ? "failed" : "command", text: `${c.text}${c.source === "guess" ? " (guess)" : ""}${c.exit !== undefined ? ` \u2192 ${c.exit}` : ""}` })),
-      ...(this.t?.marks ?? []).map((m) => ({ t: m.t, kind: m.kind, text: `${m.kind}: ${m.text}` })),
-    ];
+    const marks: Tick[] = (this.t?.commands ?? []).map((c) => ({
+      t: c.t, end: c.end, ch: c.ch, lane: "command", kind: c.exit || c.signal ? "failed" : c.source === "guess" ? "guess" : "command",
+      text: `${c.text || "(empty)"}${c.source === "guess" ? " (a guess)" : ""}${c.signal ? ` \u2192 SIG${c.signal}` : c.exit !== undefined ? ` \u2192 exit ${c.exit}` : ""}`,
+    }));
+    for (const m of this.t?.marks ?? []) {
+      const lane = m.kind === "file" || m.kind === "forward" ? m.kind : "event";
+      marks.push({ t: m.t, end: m.end, ch: m.ch, lane, kind: m.failed ? "refused" : m.kind, text: lane === "event" ? `${m.kind}: ${m.text}` : m.text });
+    }
     this.hooks.ticks(marks, this.hits.map((l) => l.t));
   }
 

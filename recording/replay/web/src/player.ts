@@ -41,6 +41,8 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
   let wallClock = false;
   const stage = h("div", { class: "screen" });
   const playButton = h("button", { type: "button", class: "play", "aria-label": "play" });
+  const back = h("button", { type: "button", class: "step", title: "one event back (,)", "aria-label": "one event back" }, "\u2039");
+  const forth = h("button", { type: "button", class: "step", title: "one event on (.)", "aria-label": "one event on" }, "\u203a");
   const time = h("button", { type: "button", class: "time", title: "time of day or time since the start (W)" });
   const speed = h("select", { class: "speed", "aria-label": "speed", title: "speed (- +)" }, ...SPEEDS.map((s) => h("option", { value: s }, `${s}\u00d7`)));
   const idle = h("button", { type: "button", class: "toggle idle", title: "skip idle time (I)" }, "Skip idle");
@@ -89,13 +91,14 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
     atEnd: () => (end.hidden = false),
   });
   let skippedTimer = 0;
-  const line = new Timeline((t) => player.seek(t));
+  const goTo = (t: number, ch?: number) => {
+    if (ch !== undefined && ch !== player.channel && d().channel_list.some((c) => c.n === ch)) player.setChannel(ch);
+    void player.seek(t);
+  };
+  const line = new Timeline(d().start, goTo);
 
   const notes = new Notes(id, {
-    seek: (t, ch) => {
-      if (ch !== player.channel && d().channel_list.some((c) => c.n === ch)) player.setChannel(ch);
-      void player.seek(t);
-    },
+    seek: goTo,
     ticks: (marks, hits) => line.ticks(marks, hits),
     changed: () => {
       textButton.setAttribute("aria-pressed", String(notes.open));
@@ -163,11 +166,13 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
         h("a", { href: `/api/recordings/${encodeURIComponent(id)}/file`, download: `${id}.tsr` }, ".tsr"))),
     command, state, problem,
     h("div", { class: "frame" }, stage, skipped),
-    line.el,
-    h("div", { class: "controls" }, playButton, time, h("span", { class: "space" }), channel, goLive, speed, idle, textButton, copyButton, full, helpButton),
+    line.box,
+    h("div", { class: "controls" }, playButton, back, forth, time, h("span", { class: "space" }), channel, goLive, speed, idle, textButton, copyButton, full, helpButton),
     notes.find, notes.text, about(s), help));
 
   playButton.addEventListener("click", () => player.toggle());
+  back.addEventListener("click", () => void player.step(-1));
+  forth.addEventListener("click", () => void player.step(1));
   time.addEventListener("click", () => { wallClock = !wallClock; player.tell(); });
   speed.addEventListener("change", () => player.setSpeed(Number(speed.value)));
   idle.addEventListener("click", () => player.setSkipIdle(!player.skipIdle));

@@ -1,30 +1,33 @@
 // The bar under the picture: how much happened when, where nothing did, and where we are.
 
 import { h } from "./dom";
-import { clock } from "./format";
+import { clock, timeOfDay } from "./format";
+import { fresh, Lanes, Tip, type Mark } from "./lanes";
 import type { FrameInfo } from "./api";
 
 export const IDLE = 3; // seconds without an event that count as idle
 
-export interface Mark { t: number; kind: string; text: string }
-
-const COLOURS: Record<string, string> = { command: "--accent", failed: "--bad", resize: "--dim", gap: "--bad" };
+export type { Mark };
 
 export class Timeline {
+  readonly box: HTMLElement; // the bar and its lanes
   readonly el: HTMLElement;
   private canvas = h("canvas", { "aria-hidden": "true" });
-  private tip = h("div", { class: "tip", hidden: true });
+  private tip = new Tip();
+  private lanes: Lanes;
   private bars: Float32Array = new Float32Array(0);
   private idle: [number, number][] = [];
   private duration = 0;
   private t = 0;
   private skipping = true;
   private frames: FrameInfo[] = [];
-  private marks: Mark[] = [];
   private hits: number[] = [];
 
-  constructor(private seek: (t: number) => void) {
-    this.el = h("div", { class: "timeline", role: "slider", tabindex: "0", "aria-label": "position", "aria-valuemin": "0" }, this.canvas, this.tip);
+  // start is when the recording began, for the time of day.
+  constructor(private start: string, private seek: (t: number, ch?: number) => void) {
+    this.el = h("div", { class: "timeline", role: "slider", tabindex: "0", "aria-label": "position", "aria-valuemin": "0" }, this.canvas);
+    this.lanes = new Lanes({ seek, stamp: (t) => this.stamp(t), duration: () => this.duration, now: () => this.t }, this.tip);
+    this.box = h("div", { class: "timebox" }, h("span", { class: "lanelabel", "aria-hidden": "true" }, "Activity"), this.el, this.lanes.el, this.tip.el);
     let dragging = false;
     this.el.addEventListener("pointerdown", (e) => {
       dragging = true;
@@ -33,17 +36,17 @@ export class Timeline {
     });
     this.el.addEventListener("pointermove", (e) => {
       const t = this.timeAt(e);
-      this.tip.hidden = false;
-      const mark = this.markNear(t);
-      this.tip.textContent = mark ? `${clock(mark.t)} ${mark.text.slice(0, 120)}` : clock(t);
-      this.tip.style.left = `${(100 * t) / (this.duration || 1)}%`;
+      this.tip.show(t / (this.duration || 1), this.stamp(t) + (this.idleAt(t) ? "  nothing happens" : ""), this.el);
       if (dragging) this.seek(t);
     });
     this.el.addEventListener("pointerup", () => (dragging = false));
     this.el.addEventListener("pointercancel", () => (dragging = false));
-    this.el.addEventListener("pointerleave", () => (this.tip.hidden = true));
+    this.el.addEventListener("pointerleave", () => this.tip.hide());
     new ResizeObserver(() => this.index(this.frames, this.duration)).observe(this.el);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+      this.draw();
+      this.lanes.draw();
+    });
   }
 
   private timeAt(e: PointerEvent): number {
@@ -77,24 +80,24 @@ export class Timeline {
     this.bars = bars;
     this.el.setAttribute("aria-valuemax", String(Math.round(duration)));
     this.draw();
+    this.lanes.draw();
   }
 
-  // ticks sets what is marked: commands and other events above, hits of a search through the bar.
+  // ticks sets what is marked: commands and other events in lanes, hits of a search through the bar.
   ticks(marks: Mark[], hits: number[]): void {
-    this.marks = marks;
+    this.lanes.set(marks);
     this.hits = hits;
     this.el.dataset.marks = String(marks.length);
     this.el.dataset.hits = String(hits.length);
     this.draw();
   }
 
-  private markNear(t: number): Mark | undefined {
-    const reach = ((this.duration || 1) / Math.max(1, this.el.clientWidth)) * 5;
-    let best: Mark | undefined;
-    for (const m of this.marks) {
-      if (Math.abs(m.t - t) <= reach && (!best || Math.abs(m.t - t) < Math.abs(best.t - t))) best = m;
-    }
-    return best;
+  private stamp(t: number): string {
+    return `${clock(t, true)} \u00b7 ${timeOfDay(this.start, t)}`;
+  }
+
+  private idleAt(t: number): boolean {
+    return this.idle.some(([a, b]) => a < t && t < b);
   }
 
   at(t: number, skipping: boolean): void {
@@ -106,17 +109,10 @@ export class Timeline {
   }
 
   private draw(): void {
+    const g = fresh(this.canvas, this.el);
+    if (!g) return;
     const w = this.el.clientWidth;
     const ht = this.el.clientHeight;
-    const g = this.canvas.getContext("2d");
-    if (!g || w === 0) return;
-    const scale = window.devicePixelRatio || 1;
-    if (this.canvas.width !== Math.round(w * scale) || this.canvas.height !== Math.round(ht * scale)) {
-      this.canvas.width = Math.round(w * scale);
-      this.canvas.height = Math.round(ht * scale);
-    }
-    g.setTransform(scale, 0, 0, scale, 0, 0);
-    g.clearRect(0, 0, w, ht);
     const css = getComputedStyle(this.el);
     const x = (t: number) => (t / (this.duration || 1)) * w;
     const here = x(this.t);
@@ -146,20 +142,12 @@ export class Timeline {
     const bw = w / n;
     for (let i = 0; i < n; i++) {
       if (this.bars[i] === 0) continue;
-      const bh = Math.max(3, this.bars[i] * (ht - 8));
+      const bh = Math.max(3, this.bars[i] * (ht - 4));
       g.fillStyle = css.getPropertyValue((i + 0.5) * bw <= here ? "--accent" : "--faint");
       g.fillRect(i * bw, ht - bh, Math.max(1, bw - 1), bh);
     }
     g.fillStyle = css.getPropertyValue("--warn");
-    for (const t of this.hits) g.fillRect(x(t) - 0.5, 6, 1.5, ht - 6);
-    for (const m of this.marks) {
-      g.fillStyle = css.getPropertyValue(COLOURS[m.kind] ?? "--ok");
-      g.beginPath();
-      g.moveTo(x(m.t) - 3.5, 0);
-      g.lineTo(x(m.t) + 3.5, 0);
-      g.lineTo(x(m.t), 6);
-      g.fill();
-    }
+    for (const t of this.hits) g.fillRect(x(t) - 0.5, 0, 1.5, ht);
     g.fillStyle = css.getPropertyValue("--accent");
     g.fillRect(Math.min(w - 2, Math.max(0, here - 1)), 0, 2, ht);
   }

@@ -246,6 +246,7 @@ await step("steps, tenths, wall clock and help have keys", async () => {
 await step("commands are marks on the timeline, and a transcript that folds", async () => {
   await open(admin, ids.shell);
   await until(async () => assert.ok(Number(await admin.locator(".timeline").getAttribute("data-marks")) >= 6));
+  assert.equal(await admin.locator('.lane[data-lane="command"]').getAttribute("data-count"), "5");
   await admin.keyboard.press("]");
   await admin.keyboard.press("]");
   await has(admin, "journalctl");
@@ -267,6 +268,32 @@ await step("commands are marks on the timeline, and a transcript that folds", as
   await until(async () => assert.ok((await time(admin)) > 150));
   await admin.goto(`${input.admin}/r/${ids.shell}?text=1`);
   await admin.locator(".transcript").waitFor({ state: "visible" });
+});
+
+await step("lanes say what happened, to the pointer and to the keyboard", async () => {
+  await open(admin, ids.lanes);
+  const lane = (name) => admin.locator(`.lane[data-lane="${name}"]`);
+  await lane("forward").waitFor();
+  const counts = await admin.locator(".lane").evaluateAll((all) => Object.fromEntries(all.map((x) => [x.dataset.lane, x.dataset.count])));
+  assert.deepEqual(counts, { command: "4", file: "5", forward: "3", event: "2" });
+  const box = await lane("forward").boundingBox();
+  await admin.mouse.move(box.x + box.width * 0.3, box.y + 8);
+  await until(async () => assert.match(await admin.locator(".tip").innerText(), /open local db1:5432 from 127.0.0.1:40022, 1 min \d+ s/));
+  await shot(admin, "lanes");
+  await admin.mouse.move(box.x, 10);
+  await lane("command").focus();
+  await admin.keyboard.press("End");
+  await until(async () => assert.match(await lane("command").getAttribute("aria-valuetext"), /deploy\.sh \u2192 exit 1, 45 s, 4 of 4/));
+  await settled(admin);
+  const at = await time(admin);
+  await admin.keyboard.press("ArrowLeft");
+  await until(async () => assert.match(await admin.locator(".tip").innerText(), /\d\d:\d\d:\d\d.*grep -r TODO/));
+  await until(async () => assert.ok((await time(admin)) < at));
+  await admin.getByRole("button", { name: "one event on" }).click();
+  await settled(admin);
+  const bar = await admin.locator(".timeline").boundingBox();
+  await admin.mouse.move(bar.x + bar.width * 0.9, bar.y + 20);
+  await until(async () => assert.match(await admin.locator(".tip").innerText(), /nothing happens/));
 });
 
 await step("find inside a recording goes there, by words and by expression", async () => {
