@@ -77,6 +77,7 @@ load elsewhere. They only take away from what the rule allows without them.
 	record           "required"|"required-remote"|"best-effort"|"off"; onRecordFailure: "end"|"continue";
 	                 recordInput, selfAttested: true or false
 	watch, join, end [who may, beside the person whose session it is]
+	showWatchers     true: the person and all who watch are told who watches, and who ended a session
 	loginMessage     one line, shown when a terminal opens
 	breakGlass       true: the rule works when recorder or hub are away; audited, and announced at login
 	approvers, approvals, approvedFor   of action "request": who says yes, how many of them, for how long

@@ -136,23 +136,27 @@ func (p *Policy) over(r *Request) Decision {
 		return Decision{Rule: -1, Reason: "no-identity: the viewer is not a node of this mesh", Say: "this mesh does not know who you are"}
 	case v.User == "":
 		return no("not-yours: tagged machines may not do this")
-	case v.User == r.Src.User && !r.Src.External:
-		return Decision{Verdict: Accept, Rule: -1, Reason: "own: the viewer's own session"}
 	}
-	if list, rule := p.overseers(r); list != nil {
+	list, rule := p.overseers(r)
+	named := rule != nil && rule.terms.ShowWatchers
+	if v.User == r.Src.User && !r.Src.External {
+		return Decision{Verdict: Accept, Rule: -1, Reason: "own: the viewer's own session", Named: named}
+	}
+	if list != nil {
 		if _, ok := namedBy(list, &party{id: v, own: true, mesh: true}); ok {
-			return Decision{Verdict: Accept, Rule: rule.index, Section: "ssh", Reason: rule.reason + " names the viewer"}
+			return Decision{Verdict: Accept, Rule: rule.index, Section: "ssh", Reason: rule.reason + " names the viewer", Named: named}
 		}
 		return no("not-named: " + rule.reason + " names others")
 	}
 	duty := v.Role == RoleAdmin || v.Role == RoleOwner || v.Role == RoleAuditor && r.Ask == AskWatch
 	if duty && r.Ask != AskJoin {
-		return Decision{Verdict: Accept, Rule: -1, Reason: "role: the viewer is " + string(v.Role)}
+		return Decision{Verdict: Accept, Rule: -1, Reason: "role: the viewer is " + string(v.Role), Named: named}
 	}
 	return no("not-yours: another person's session")
 }
 
-// overseers is the list that the rule of the session has; nil when it has none.
+// overseers is the list that the rule of the session has, nil when it has none, and the
+// rule, nil when there is none any more.
 func (p *Policy) overseers(r *Request) ([]selector, *sshRule) {
 	i, _ := p.ssh.find(&r.Src, &r.Dst, &asked{account: r.User, uid0: r.UID == 0 && !r.UIDUnknown || r.UIDUnknown && r.User == "root", always: true})
 	if i < 0 {

@@ -91,6 +91,10 @@ func (r *termsReader) fields() map[string]func(*hujson.Value) {
 		"watch": people("watch", &t.watch),
 		"join":  people("join", &t.join),
 		"end":   people("end", &t.end),
+		"showWatchers": func(v *hujson.Value) {
+			r.seen("showWatchers", v)
+			t.ShowWatchers = f.boolean(v, r.what("showWatchers"))
+		},
 
 		"loginMessage": func(v *hujson.Value) { r.seen("loginMessage", v); r.readMessage(v) },
 		"breakGlass": func(v *hujson.Value) {
@@ -510,6 +514,9 @@ func (t *terms) describe(s *sshRule) {
 	}
 	if t.SelfAttested {
 		add("self-attested recordings will do")
+	}
+	if t.ShowWatchers {
+		add("watchers shown")
 	}
 	t.own = strings.Join(w, "; ")
 	for _, l := range []struct {

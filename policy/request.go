@@ -88,7 +88,10 @@ type Decision struct {
 
 	// Ends is when the deciding rule stops to count, by its hours or its until; the zero
 	// time when it does not. A session ends then, unless another decision is made for it.
-	Ends  time.Time
+	Ends time.Time
+	// Named is of AskWatch, AskJoin and AskEnd: the rule of the session has the person told
+	// who does it.
+	Named bool
 	terms *terms // nil of a denial
 }
 

@@ -51,6 +51,7 @@ type Terms struct {
 	SelfAttested    bool // a recording that its own account could have altered will do
 
 	LoginMessage string // shown when a terminal opens
+	ShowWatchers bool   // the person is told who watches, and who ends the session
 	BreakGlass   bool   // works without recorder and hub; audited and announced
 	Approvals    int    // of a rule with action request: so many approvers
 	ApprovedFor  time.Duration

@@ -131,8 +131,8 @@ func TestTerms(t *testing.T) {
 
 // TestWordsNameNobody: a person learns what holds for the session, not who else may do what.
 func TestWordsNameNobody(t *testing.T) {
-	d := ruleWith(t, `, "permit": {"shell": true, "pty": true}, "sessionLimit": "8h", "idleLimit": "15m", "recordInput": true, "watch": ["group:sec"], "end": ["sec@example.com"]`, time.Time{})
-	const want = "with pty, shell; at most 8h; idle at most 15m; input recorded"
+	d := ruleWith(t, `, "permit": {"shell": true, "pty": true}, "sessionLimit": "8h", "idleLimit": "15m", "recordInput": true, "watch": ["group:sec"], "end": ["sec@example.com"], "showWatchers": true`, time.Time{})
+	const want = "with pty, shell; at most 8h; idle at most 15m; input recorded; watchers shown"
 	if got := d.Words(); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -176,7 +176,7 @@ func TestOrderOfKinds(t *testing.T) {
 // TestOverseers: who may watch, join and end when the rule names them.
 func TestOverseers(t *testing.T) {
 	p := mustParse(t, []byte(`{"groups": {"group:sec": ["sec@example.com"]}, "tagOwners": {"tag:web": []}, "acls": [], "ssh": [
-		{"action": "accept", "src": ["alice@example.com"], "dst": ["tag:web"], "users": ["deploy"], "watch": ["group:sec"], "join": ["autogroup:admin"], "end": [], "hours": ["Mon 00:00-01:00 UTC"]}]}`))
+		{"action": "accept", "src": ["alice@example.com"], "dst": ["tag:web"], "users": ["deploy"], "watch": ["group:sec"], "join": ["autogroup:admin"], "end": [], "showWatchers": true, "hours": ["Mon 00:00-01:00 UTC"]}]}`))
 	person := func(l Login, r Role) Identity { return Identity{ID: string(l), Name: "x", User: l, Role: r} }
 	sec, admin, auditor := person("sec@example.com", RoleMember), person("a@example.com", RoleAdmin), person("b@example.com", RoleAuditor)
 	for _, c := range []struct {
@@ -197,6 +197,9 @@ func TestOverseers(t *testing.T) {
 			d := Evaluate(p, Request{Ask: ask, Src: alice, Dst: web, User: c.user, UID: 1000, Viewer: c.viewer})
 			if (d.Verdict == Accept) != want || (d.Say == "") != want {
 				t.Errorf("%s as %s, ask %d: %+v", c.viewer.Who(), c.user, ask, d)
+			}
+			if named := want && c.user == "deploy"; d.Named != named { // its rule says showWatchers
+				t.Errorf("%s as %s, ask %d: named %v", c.viewer.Who(), c.user, ask, d.Named)
 			}
 		}
 	}
