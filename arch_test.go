@@ -28,6 +28,7 @@ var imports = map[string][]string{
 	"recording/store":      {"recording", "recording/term"},
 	"recording/transcript": {"recording", "recording/term"},
 	"recording/find":       {"recording", "recording/store", "recording/transcript"},
+	"recording/live":       {},
 	"recording/replay":     {"recording", "recording/*", "policy"},
 	"recording/audit":      {},
 	"session":              {"recording", "session/*"},
