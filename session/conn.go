@@ -31,6 +31,7 @@ const (
 	causeTimeout  = "timeout"         // the client no longer answers
 	causeIdle     = "idle"            // longer than the rule allows
 	causeExpired  = "expired"         // the monitor: longer, or at another time, than the rule allows
+	causeEnded    = "terminated"      // the monitor: somebody who may ended it
 )
 
 // conn is one SSH connection.
@@ -416,7 +417,7 @@ func (c *conn) announce(e ended) {
 	}
 	code := "unreachable"
 	switch e.cause {
-	case causeRevoked:
+	case causeRevoked, causeEnded:
 		code = "revoked"
 	case causeRecorder:
 		code = "recorder"
@@ -491,7 +492,7 @@ func (c *conn) finish(failed error) {
 	done := make(chan struct{})
 	go func() { c.handlers.Wait(); close(done) }() // ends with the process at the latest
 	limit := 2 * time.Second
-	forced := slices.Contains([]string{causeRevoked, causeRecorder, causeShutdown, causeIdle, causeExpired}, e.cause)
+	forced := slices.Contains([]string{causeRevoked, causeEnded, causeRecorder, causeShutdown, causeIdle, causeExpired}, e.cause)
 	if forced {
 		limit = killTime
 	}

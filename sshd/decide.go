@@ -367,12 +367,16 @@ func (l *link) review() {
 // obeyTime is what a connection process gets to end itself.
 const obeyTime = 2 * time.Second
 
-// revoke ends the connection: the process is told, and made to.
-func (l *link) revoke(cause, say string) {
+// revoke ends the connection because a right is gone, or a limit reached.
+func (l *link) revoke(cause, say string) { l.end(cause, say, nil) }
+
+// end ends the connection: the process is told, and made to. e is the audit entry of what it
+// ends by, nil for the loss of a right. It reports whether this was what ended it.
+func (l *link) end(cause, say string, e *audit.Entry) bool {
 	l.mu.Lock()
 	if l.revoked != nil || l.id == "" || l.state == control.Ended {
 		l.mu.Unlock()
-		return
+		return false
 	}
 	l.revoked = &control.RevokeMsg{Cause: cause, Say: say}
 	ctl, rec, id := l.ctl, l.rec, l.id
@@ -386,8 +390,11 @@ func (l *link) revoke(cause, say string) {
 	if rec != nil {
 		_ = rec.Note(cause, say)
 	}
-	l.s.cfg.Log.Info("session revoked", "session", id, "node", l.src.Name, "as", l.grant.user, "say", say)
-	l.s.audit(audit.Entry{Kind: "session.revoke", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(l.grant.user), Session: id, Verdict: cause, Text: say})
+	if e == nil {
+		e = &audit.Entry{Kind: "session.revoke", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(l.grant.user), Session: id, Verdict: cause, Text: say}
+	}
+	l.s.cfg.Log.Info("session revoked", "session", id, "node", l.src.Name, "as", l.grant.user, "cause", cause, "say", say)
+	l.s.audit(*e)
 	l.s.wg.Add(1)
 	go func() { // ends with the process
 		defer l.s.wg.Done()
@@ -397,4 +404,5 @@ func (l *link) revoke(cause, say string) {
 			l.proc.kill(true)
 		}
 	}()
+	return true
 }

@@ -48,6 +48,12 @@
 // gives other rights, more or fewer, is another decision and ends the session as well
 // (policy.Decision.Same); one that says the same from another line of the file does not.
 //
+// # Who is over a session
+//
+// End ends one because somebody wants it. Whoever brings the wish (a hub) has it decided here
+// once more by policy.Evaluate, with the session's own request and the asker as its Viewer; the
+// person reads the reason, and by whom only where the rule has showWatchers.
+//
 // # Life of a connection
 //
 //	accepted --hello--> greeting --auth, begin--> running --done or exit--> finished

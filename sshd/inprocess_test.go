@@ -2,6 +2,7 @@ package sshd_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -27,6 +28,15 @@ type inProcess struct {
 	once  sync.Once
 	stop  context.CancelFunc
 	done  chan error
+
+	mu      sync.Mutex
+	entries []audit.Entry
+}
+
+func (p *inProcess) audited(e audit.Entry) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.entries = append(p.entries, e)
 }
 
 // Accept, Close and Addr make it a net.Listener.
@@ -52,16 +62,17 @@ func (pipeEnd) LocalAddr() net.Addr {
 
 func newInProcess(t *testing.T, spool bool) (*inProcess, *rig) {
 	t.Helper()
-	r := newRig(t, usual())
+	return newInProcessUnder(t, spool, usual())
+}
+
+func newInProcessUnder(t *testing.T, spool bool, text string) (*inProcess, *rig) {
+	t.Helper()
+	r := newRig(t, text)
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := os.ReadFile(filepath.Join(r.Dir, "policy"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	pol, problems := policy.Parse("policy", text)
+	pol, problems := policy.Parse("policy", []byte(text))
 	if pol == nil {
 		t.Fatal(problems)
 	}
@@ -78,6 +89,7 @@ func newInProcess(t *testing.T, spool bool) (*inProcess, *rig) {
 		spoolDone <- nil
 	}
 	peer := netip.MustParseAddr("100.64.0.2")
+	p := &inProcess{conns: make(chan net.Conn), stop: cancel, done: make(chan error, 1)}
 	srv, err := sshd.New(sshd.Config{
 		Self: func() policy.Identity {
 			return policy.Identity{ID: "n-web", Name: "web", Tags: []policy.Tag{"tag:web"}, Addrs: []netip.Addr{netip.MustParseAddr("100.64.0.1")}}
@@ -86,12 +98,12 @@ func newInProcess(t *testing.T, spool bool) (*inProcess, *rig) {
 			return policy.Identity{ID: "n-l", Name: "laptop", User: "alice@example.com", Addrs: []netip.Addr{peer}}, a == peer
 		},
 		Policy: func() *policy.Policy { return pol }, HostSigners: hostKeys(r.Dir), Spool: sp, ConnCommand: []string{exe, "conn"}, RunDir: filepath.Join(r.Dir, "run"),
-		Audit: func(audit.Entry) {}, OwnUserOnly: os.Getuid() != 0, SelfAttested: os.Getuid() != 0, Utmp: "/nonexistent", Wtmp: "/nonexistent",
+		Audit: p.audited, OwnUserOnly: os.Getuid() != 0, SelfAttested: os.Getuid() != 0, Utmp: "/nonexistent", Wtmp: "/nonexistent",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &inProcess{Server: srv, conns: make(chan net.Conn), stop: cancel, done: make(chan error, 1)}
+	p.Server = srv
 	go func() {
 		err := srv.Serve(ctx, p)
 		cancel()
@@ -128,8 +140,9 @@ func (p *inProcess) dial(t *testing.T, user string) (*gossh.Client, string, erro
 	return cl, banner, nil
 }
 
-func TestTerminate(t *testing.T) {
-	p, r := newInProcess(t, true)
+func TestEnd(t *testing.T) {
+	text := strings.Replace(usual(), `"users":`, `"end":["group:ops"],"showWatchers":true,"users":`, 1)
+	p, r := newInProcessUnder(t, true, strings.Replace(text, `{"tagOwners"`, `{"groups":{"group:ops":["olga@example.com"]},"tagOwners"`, 1))
 	cl, _, err := p.dial(t, account(t).Username)
 	if err != nil {
 		t.Fatal(err)
@@ -140,19 +153,49 @@ func TestTerminate(t *testing.T) {
 	if len(all) != 1 || all[0].Login != "alice@example.com" || all[0].Node != "laptop" || all[0].Peer.String() != "100.64.0.2" || string(all[0].LocalUser) != account(t).Username || all[0].Channels != 1 || !alive(all[0].PID) {
 		t.Errorf("sessions %+v", all)
 	}
-	if err := p.Terminate("no-such", "x"); err == nil {
-		t.Error("a session that is not there was ended")
+	olga := policy.Identity{ID: "n7", Name: "desk", User: "olga@example.com", Role: policy.RoleMember}
+	if err := p.End("no-such", olga, "x"); !errors.Is(err, sshd.ErrNoSession) {
+		t.Errorf("a session that is not there: %v", err)
 	}
-	if err := p.Terminate(all[0].ID, "the machine is needed"); err != nil {
+	var no *sshd.Denied
+	for _, who := range []policy.Identity{
+		{}, // nobody
+		{ID: "n8", Name: "desk2", User: "root@example.com", Role: policy.RoleAdmin}, // the rule names others
+		{ID: "n9", Name: "ci", Tags: []policy.Tag{"tag:web"}},
+		{ID: "n7", Name: "desk", User: "olga@example.com", External: true},
+	} {
+		if err := p.End(all[0].ID, who, "x"); !errors.As(err, &no) || no.Say == "" {
+			t.Errorf("%+v: %v", who, err)
+		}
+	}
+	if !alive(pid) {
+		t.Fatal("who may not end it has ended it")
+	}
+	if err := p.End(all[0].ID, olga, "the machine is needed\x1b[2J\n"); err != nil {
 		t.Fatal(err)
 	}
 	<-run.done
-	r.until("the program ends", func() bool { return !alive(pid) })
-	if !strings.Contains(run.errs.String(), "the machine is needed") {
-		t.Errorf("words %q", run.errs)
+	if err := p.End(all[0].ID, olga, "again"); err != nil && !errors.Is(err, sshd.ErrNoSession) {
+		t.Errorf("again: %v", err)
 	}
-	if k := r.recordings(1)[0]; k.end.Cause != "terminated" {
+	r.until("the program ends", func() bool { return !alive(pid) })
+	const said = "this session was ended by olga@example.com: the machine is needed [2J"
+	if got := run.errs.String(); !strings.Contains(got, said+"\r\n") || strings.Contains(got, "\x1b") {
+		t.Errorf("words %q", got)
+	}
+	if k := r.recordings(1)[0]; k.end.Cause != "terminated" || k.end.Text != said {
 		t.Errorf("end %+v", k.end)
+	}
+	verdicts := ""
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range p.entries {
+		if e.Kind == "session.end" {
+			verdicts += e.Verdict + " " + e.Who + " " + e.Extra["person"] + "; "
+		}
+	}
+	if want := "accept olga@example.com alice@example.com; "; !strings.HasSuffix(verdicts, want) || strings.Count(verdicts, "deny") != 4 {
+		t.Errorf("audited: %s", verdicts)
 	}
 	r.until("no session is listed", func() bool { return len(p.Sessions()) == 0 })
 }

@@ -335,17 +335,6 @@ func (s *Server) Sessions() []Session {
 	return out
 }
 
-// Terminate ends a session; why is what the person reads.
-func (s *Server) Terminate(id, why string) error {
-	for _, l := range s.all() {
-		if v, ok := l.view(); ok && v.ID == id {
-			l.revoke(causeTerminated, why)
-			return nil
-		}
-	}
-	return fmt.Errorf("sshd: no session %q", id)
-}
-
 func (s *Server) all() []*link {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -37,8 +37,17 @@ const (
 	sayChannelRevoked = "this is not allowed any more"
 	sayTooMany        = "too many things are open on this connection"
 	sayNoSFTP         = "this account has no shell that file transfer could be served for"
+	sayOverseer       = "an administrator"
 	sayMonitorChanged = "this connection is not known to the host's daemon any more"
 )
+
+// sayEnded is for the person whose session was ended by somebody.
+func sayEnded(who, reason string) string {
+	if reason == "" {
+		return "this session was ended by " + who
+	}
+	return "this session was ended by " + who + ": " + reason
+}
 
 func sayOwnUser(name string) string {
 	return "this host runs without root and serves only its own account" + name

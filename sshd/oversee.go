@@ -1,0 +1,68 @@
+package sshd
+
+import (
+	"errors"
+	"strings"
+
+	"tssh/policy"
+	"tssh/recording/audit"
+)
+
+// ErrNoSession says that there is no session of this id on this host.
+var ErrNoSession = errors.New("sshd: no such session")
+
+// Denied is an end that the policy does not allow; Say is for who asked.
+type Denied struct{ Say string }
+
+func (d *Denied) Error() string { return "sshd: " + d.Say }
+
+// maxReason bounds the words of an end, in bytes.
+const maxReason = 300
+
+// End ends a session because by wants it, if the policy in force here lets by do that
+// (policy.AskEnd), which nobody has decided for this host. reason is what the person reads,
+// together with who it was, where the session's rule has that said.
+func (s *Server) End(id string, by policy.Identity, reason string) error {
+	l := s.session(id)
+	if l == nil {
+		return ErrNoSession
+	}
+	reason = strings.TrimSpace(clean(reason, maxReason))
+	l.mu.Lock()
+	r := l.request(policy.AskEnd, l.src, l.grant.user, l.grant.account.UID, "")
+	l.mu.Unlock()
+	r.Viewer = by
+	d := policy.Evaluate(s.cfg.Policy(), r)
+	e := audit.Entry{Kind: "session.end", Who: by.Who(), Node: by.Name, LocalUser: string(r.User), Session: id, Verdict: d.Verdict.String(), Rule: ruleName(d), Text: reason,
+		Extra: map[string]string{"person": l.src.Who(), "reason": d.Reason}}
+	if d.Verdict != policy.Accept {
+		s.cfg.Log.Info("end of a session refused", "session", id, "by", by.Who(), "reason", d.Reason)
+		s.audit(e)
+		return &Denied{d.Say}
+	}
+	if !l.end(causeTerminated, sayEnded(overseer(by, l.src, d.Named), reason), &e) {
+		return ErrNoSession // it is ending already
+	}
+	return nil
+}
+
+// session is the link of a session that is open.
+func (s *Server) session(id string) *link {
+	for _, l := range s.all() {
+		if v, ok := l.view(); ok && v.ID == id {
+			return l
+		}
+	}
+	return nil
+}
+
+// overseer is who by is, in words for the person of the session.
+func overseer(by, person policy.Identity, named bool) string {
+	switch {
+	case by.User != "" && by.User == person.User:
+		return "you, from " + clean(by.Name, 63)
+	case named:
+		return clean(by.Who(), 254)
+	}
+	return sayOverseer
+}
