@@ -68,6 +68,11 @@ func hubGet(ctx context.Context, hc *http.Client, path string, q url.Values) (*h
 	if err != nil {
 		return nil, failed("%v", err)
 	}
+	return hubDo(ctx, hc, r)
+}
+
+// hubDo gives the hub's answer, or its refusal as an error.
+func hubDo(ctx context.Context, hc *http.Client, r *http.Request) (*http.Response, error) {
 	resp, err := hc.Do(r)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
@@ -88,24 +93,32 @@ func hubGet(ctx context.Context, hc *http.Client, path string, q url.Values) (*h
 		words = said.Error
 	}
 	m := failed("the hub says: %s", oneLine(words))
-	if resp.StatusCode == 403 || resp.StatusCode == 401 {
+	switch resp.StatusCode {
+	case 401, 403:
 		m.code = "denied"
+	case 503, 504:
+		m.code = "unreachable"
 	}
 	return nil, m
 }
 
-// sessions is `tssh sessions [--json] [FILTER...]` and `tssh sessions fetch ID FILE`.
+// sessions is `tssh sessions [--json] [FILTER...]`, `tssh sessions fetch ID FILE` and
+// `tssh sessions end ID --reason WORDS`.
 func (a *app) sessions(ctx context.Context, args []string) error {
 	f := a.flags("sessions")
 	asJSON := f.Bool("json", false, "")
-	form := "sessions [--json] [FILTER...] | sessions fetch ID FILE"
+	reason := f.String("reason", "", "")
+	form := "sessions [--json] [FILTER...] | sessions fetch ID FILE | sessions end ID --reason WORDS"
 	if err := f.parse(args, 0, 64, form); err != nil {
 		return err
 	}
 	if len(f.rest) == 3 && f.rest[0] == "fetch" {
 		return a.fetchTo(ctx, f.rest[1], f.rest[2])
 	}
-	if len(f.rest) > 0 && f.rest[0] == "fetch" {
+	if len(f.rest) == 2 && f.rest[0] == "end" {
+		return a.endSession(ctx, f.rest[1], *reason)
+	}
+	if *reason != "" || len(f.rest) > 0 && (f.rest[0] == "fetch" || f.rest[0] == "end") {
 		return usage("wrong arguments").withHint("tssh " + form)
 	}
 	hc, err := a.hub(ctx)

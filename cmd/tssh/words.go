@@ -140,6 +140,7 @@ Files and programs:
   config [--install | --uninstall]            settings that make stock ssh use the mesh
 Recordings:
   sessions [FILTER...]                        what was recorded: who:alice host:web exit:!0 is:live ...
+  sessions end ID --reason WORDS              end one that runs; the person reads why
   search WORDS...                             what was on the screens of recordings
   watch ID                                    a session that still runs
   play ID|FILE, verify ID|FILE                watch it, check it

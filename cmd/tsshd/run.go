@@ -448,8 +448,8 @@ func (h *host) serve(ctx context.Context, n *netnode.Node, c *netmap.Client) err
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	ends := make(chan error, 5)
-	go func() { // all five end with ctx
+	ends := make(chan error, 6)
+	go func() { // all six end with ctx
 		if h.names != nil {
 			h.names.Run(ctx)
 		} else {
@@ -460,6 +460,7 @@ func (h *host) serve(ctx context.Context, n *netnode.Node, c *netmap.Client) err
 	go func() { ends <- h.spool.Run(ctx) }()
 	go func() { ends <- h.shipAudit(ctx, c) }()
 	go func() { ends <- h.ship(ctx, c) }()
+	go func() { ends <- h.live(ctx, c, srv) }()
 	go func() { ends <- srv.Serve(ctx, l) }()
 	var first error
 	for range cap(ends) {

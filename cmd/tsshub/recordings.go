@@ -16,6 +16,7 @@ import (
 
 	"tssh/netnode/coord"
 	"tssh/recording/audit"
+	"tssh/recording/replay"
 	"tssh/recording/store"
 )
 
@@ -60,7 +61,10 @@ func (r *rooms) serveRecordings(w http.ResponseWriter, req *http.Request, who st
 	}
 	verb := strings.TrimPrefix(req.URL.Path, recordingPath)
 	out, err := r.recordingVerb(req.Context(), verb, who, q)
+	var no *replay.EndError
 	switch {
+	case errors.As(err, &no):
+		sayProblem(w, no.Status, no.Say)
 	case err == nil:
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(out)
@@ -108,6 +112,9 @@ func (r *rooms) recordingVerb(ctx context.Context, verb, who string, q recording
 		return q, r.store.Release(q.ID)
 	case "delete":
 		return r.store.Delete(q.ID, who, q.Reason) // audited by deleting
+	case "end":
+		by := administrator(who)
+		return q, replay.End(ctx, r.viewerConfig(replay.Config{}), by, q.ID, q.Reason)
 	case "rebuild":
 		if err := note(""); err != nil {
 			return nil, err
@@ -204,6 +211,9 @@ func (c *cli) recordingVerbs() map[string]verb {
 		})},
 		"recording delete": {min: 1, max: 1, flags: because, run: need("delete", func(q recordingRequest) error {
 			return c.recordingDo("delete", q, "recording %s is deleted; a tombstone is left\n")
+		})},
+		"recording end": {min: 1, max: 1, flags: because, run: need("end", func(q recordingRequest) error {
+			return c.recordingDo("end", q, "session %s is ended\n")
 		})},
 		"recording rebuild": {run: func([]string) error {
 			var out struct {

@@ -22,6 +22,7 @@ import (
 	"tssh/recording"
 	"tssh/recording/audit"
 	"tssh/recording/find"
+	"tssh/recording/live"
 	"tssh/recording/replay"
 	"tssh/recording/ship"
 	"tssh/recording/store"
@@ -31,6 +32,7 @@ import (
 // and is a node of its own mesh to show them there.
 //
 //	hosts --TLS port, control key--> ship.Receiver --> store.Store
+//	      <--the same, live.Hub----- ends, watchers      |
 //	                                                      |
 //	members --mesh, TCP 80, WhoIs--> replay.Viewer <------+
 //	loopback, token in the address -----^
@@ -39,6 +41,7 @@ type rooms struct {
 	cfg      roomsConfig
 	store    *store.Store
 	receiver *ship.Receiver
+	live     *live.Hub
 }
 
 type roomsConfig struct {
@@ -70,6 +73,10 @@ func openRooms(c roomsConfig) (*rooms, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.live, err = live.NewHub(live.HubConfig{HostOf: r.host, Log: c.Log})
+	if err != nil {
+		return nil, err
+	}
 	return r, nil
 }
 
@@ -93,7 +100,10 @@ func (r *rooms) claims(m recording.Meta) error {
 }
 
 // mount adds the recorder to the TLS port.
-func (r *rooms) mount(m *http.ServeMux) { m.Handle("/v1/recordings/", r.receiver) }
+func (r *rooms) mount(m *http.ServeMux) {
+	m.Handle("/v1/recordings/", r.receiver)
+	m.Handle(live.Path, r.live)
+}
 
 // run is the hub's own node and the replay page, until ctx ends. tlsAddr is where the
 // TLS port is reached from this process; l is for the page over loopback and may be nil.
@@ -105,6 +115,7 @@ func (r *rooms) run(ctx context.Context, tlsAddr string, l net.Listener, announc
 		return err
 	}
 	defer search.Close()
+	defer context.AfterFunc(ctx, r.live.Close)()
 	r.search = search
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -134,9 +145,8 @@ func (r *rooms) onLoopback(ctx context.Context, l net.Listener, announce func(st
 	}
 	token := base64.RawURLEncoding.EncodeToString(raw)
 	v, err := r.viewer(replay.Config{
-		Token: token,
-		// Whoever can read the hub's output is its administrator.
-		TokenIdentity: policy.Identity{ID: "loopback", Name: "loopback", User: "administrator@" + netmap.HubName, Role: policy.RoleAdmin},
+		Token:         token,
+		TokenIdentity: administrator("loopback"),
 	})
 	if err != nil {
 		l.Close()
@@ -146,10 +156,19 @@ func (r *rooms) onLoopback(ctx context.Context, l net.Listener, announce func(st
 	return serveUntil(ctx, l, v)
 }
 
+// administrator is who can read the hub's output, or use its socket.
+func administrator(where string) policy.Identity {
+	return policy.Identity{ID: where, Name: where, User: "administrator@" + netmap.HubName, Role: policy.RoleAdmin}
+}
+
 func (r *rooms) viewer(c replay.Config) (*replay.Viewer, error) {
-	c.Search = r.search
+	return replay.New(r.viewerConfig(c))
+}
+
+func (r *rooms) viewerConfig(c replay.Config) replay.Config {
+	c.Search, c.Live = r.search, r.live
 	c.Store, c.Policy, c.Audit, c.Log = r.store, r.cfg.Coord.Policy, r.cfg.Audit, r.cfg.Log
-	return replay.New(c)
+	return c
 }
 
 // onMesh is the hub's own node, which shows recordings to members.

@@ -34,6 +34,7 @@ const usage = `usage:
   tsshub relay list | add NAME --url https://HOST:PORT [--key KEY | --cert-sha256 HEX] [--stun PORT] | remove NAME
   tsshub backup FILE|- [--with-key]
   tsshub rotate-key [--db sqlite:FILE]      # while the hub is stopped
+  tsshub recording end ID --reason TEXT     # of a session that runs
   tsshub recording list [--words WORDS] | hold ID --reason TEXT | release ID --reason TEXT | delete ID --reason TEXT | rebuild
   tsshub audit [--since T] [--host NAME]
 every command but serve takes --state DIR, and --json for programs

@@ -61,6 +61,7 @@ type (
 		Mesh        string        `json:"mesh"`
 		SrcAddr     string        `json:"src_addr"`
 		ChannelList []channelJSON `json:"channel_list"`
+		MayEnd      bool          `json:"may_end,omitempty"` // the viewer may end it
 		Frames      []frameRow    `json:"frames"`
 		Problems    []string      `json:"problems,omitempty"`
 	}
@@ -229,7 +230,7 @@ func (v *Viewer) detail(w http.ResponseWriter, r *http.Request, id policy.Identi
 func (v *Viewer) describe(id policy.Identity, sum *store.Summary) (detailJSON, error) {
 	m := &sum.Meta
 	out := detailJSON{summaryJSON: summarize(id, sum), UID: m.UID, Rule: m.Rule, Client: m.Client, Mesh: m.Mesh, SrcAddr: m.SrcAddr,
-		ChannelList: make([]channelJSON, 0, len(sum.Channels))}
+		MayEnd: v.mayEnd(id, sum), ChannelList: make([]channelJSON, 0, len(sum.Channels))}
 	for _, c := range sum.Channels {
 		out.ChannelList = append(out.ChannelList, channelJSON{c.N, c.Type, c.Command, c.PTY, c.Cols, c.Rows, c.Opened.Seconds(), c.Closed.Seconds(), exit(c.Exit)})
 	}

@@ -30,7 +30,9 @@
 //	/api/recordings/ID/screen          {"cols","rows","lines"}: what the terminal showed last
 //	/api/search?q=WORDS&before=N       {"recordings":[summary with "lines"...],"next":N}: package recording/find
 //
-// GET only. Times in JSON are seconds since the recording's start, bytes are base64. A refusal
+//	POST /api/recordings/ID/end        {"reason":WORDS}: End
+//
+// GET only but for the last. Times in JSON are seconds since the recording's start, bytes are base64. A refusal
 // is {"error":"A sentence."}. The exact fields are the structs in api.go, and web/src/api.ts.
 //
 // An event is {"t":1.5,"ch":1,"k":"output","d":"..."}; kinds output, stderr, input, close and
@@ -56,6 +58,7 @@
 //	recording.transcript
 //	recording.search     with "q"; of one recording, or of all one may see
 //	recording.denied
+//	session.end          somebody wants one ended: with the reason, and what the policy says
 //
 // What goes on (a page that refreshes itself, frame after frame) is one entry in ten minutes.
 //
@@ -65,7 +68,9 @@
 // to use it. Host must be on the allow-list (a name rebound to this address is not); Origin,
 // where there is one, must be this place; Sec-Fetch-Site, where there is one, must be
 // same-origin or none, except for plain navigations to the two pages, so that links work.
-// Nothing can be changed through this handler at all. Frames are forbidden, the content policy
+// Ending a session is all that can be changed through this handler: a POST that must be JSON,
+// which no form can send and no foreign page without asking first (and nothing here answers
+// such a question), same-origin where Sec-Fetch-Site says anything at all. Frames are forbidden, the content policy
 // allows only the page's own script and style and no inline ones, and trusted types leave no way
 // to turn a string into markup or script.
 //

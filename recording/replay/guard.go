@@ -62,10 +62,20 @@ func (v *Viewer) fromHere(r *http.Request) *refusal {
 	default:
 		return &refusal{http.StatusForbidden, "requests from other sites are refused", "sec-fetch-site " + site}
 	}
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+	switch {
+	case r.Method == http.MethodGet || r.Method == http.MethodHead:
+	case r.Method != http.MethodPost || !changes(r.URL.Path):
 		return &refusal{http.StatusMethodNotAllowed, "this recorder only shows", "method " + r.Method}
+	case site != "" && site != "same-origin":
+		// "none" is the person's own navigation, which never is a POST of ours.
+		return &refusal{http.StatusForbidden, "requests from other sites are refused", "sec-fetch-site " + site}
 	}
 	return nil
+}
+
+// changes are the addresses at which something can be changed.
+func changes(path string) bool {
+	return strings.HasPrefix(path, "/api/recordings/") && strings.HasSuffix(path, "/end")
 }
 
 func navigates(h http.Header) bool {

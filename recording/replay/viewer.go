@@ -12,6 +12,7 @@ import (
 	"tssh/policy"
 	"tssh/recording/audit"
 	"tssh/recording/find"
+	"tssh/recording/live"
 	"tssh/recording/store"
 )
 
@@ -31,6 +32,8 @@ type Config struct {
 	TokenIdentity policy.Identity
 	// Search looks through what was on the screens; nil means that there is no search over all recordings.
 	Search *find.Index
+	// Live is the way to the hosts of sessions that run; nil: none can be ended here.
+	Live *live.Hub
 	// Audit writes one entry; what cannot be audited is not shown.
 	Audit func(audit.Entry) error
 	Clock func() time.Time // nil is time.Now
@@ -83,6 +86,7 @@ func New(cfg Config) (*Viewer, error) {
 		"GET /api/recordings/{id}/html":       v.share,
 		"GET /api/recordings/{id}/screen":     v.screen,
 		"GET /api/search":                     v.search,
+		"POST /api/recordings/{id}/end":       v.end,
 	} {
 		v.mux.HandleFunc(pattern, v.known(h))
 	}

@@ -83,6 +83,11 @@ func (v *Viewer) note(kind string, id policy.Identity, sum *store.Summary, frame
 
 // may asks the policy whether id may see the recording.
 func (v *Viewer) may(p *policy.Policy, id policy.Identity, sum *store.Summary) policy.Decision {
+	return mayOver(p, policy.AskWatch, id, sum, v.cfg.Clock())
+}
+
+// mayOver asks the policy what id may do with a session.
+func mayOver(p *policy.Policy, ask policy.Ask, id policy.Identity, sum *store.Summary, now time.Time) policy.Decision {
 	m := &sum.Meta
 	dst := policy.Identity{ID: m.HostID, Name: m.Host, Tags: tags(m.HostTags)}
 	if len(dst.Tags) == 0 {
@@ -90,13 +95,13 @@ func (v *Viewer) may(p *policy.Policy, id policy.Identity, sum *store.Summary) p
 		dst.User = "unknown@" + policy.Login(m.Mesh)
 	}
 	return policy.Evaluate(p, policy.Request{
-		Ask:    policy.AskWatch,
+		Ask:    ask,
 		Src:    policy.Identity{ID: m.SrcID, Name: m.Src, User: policy.Login(m.Login), Tags: tags(m.SrcTags)},
 		Dst:    dst,
 		User:   policy.LocalUser(m.LocalUser),
 		UID:    m.UID,
 		Viewer: id,
-		Now:    v.cfg.Clock(),
+		Now:    now,
 	})
 }
 

@@ -45,6 +45,7 @@ export interface Detail extends Summary {
   mesh: string;
   src_addr: string;
   channel_list: Channel[];
+  may_end?: boolean; // whoever looks at it may end it
   frames: FrameInfo[];
   problems?: string[];
 }
@@ -81,9 +82,14 @@ export const isOffline = () => offline !== undefined;
 
 async function get(path: string, signal?: AbortSignal): Promise<any> {
   if (offline) return offline(path);
+  return ask(path, { headers: { Accept: "application/json" }, signal });
+}
+
+async function ask(path: string, what: RequestInit): Promise<any> {
+  const signal = what.signal;
   let res: Response;
   try {
-    res = await fetch(path, { headers: { Accept: "application/json" }, credentials: "same-origin", signal });
+    res = await fetch(path, { ...what, credentials: "same-origin" });
   } catch (err) {
     if (signal?.aborted) throw err;
     throw new Refusal(0, "The recorder cannot be reached. Check the connection and try again.");
@@ -110,6 +116,10 @@ export function list(q: { text: string; own: boolean; before?: string }, signal?
 
 export function detail(id: string): Promise<Detail> {
   return get(`/api/recordings/${encodeURIComponent(id)}`);
+}
+
+export async function endSession(id: string, reason: string): Promise<void> {
+  await ask(`/api/recordings/${encodeURIComponent(id)}/end`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ reason }) });
 }
 
 export async function frame(id: string, n: number): Promise<Frame> {

@@ -2,6 +2,7 @@
 
 import * as api from "./api";
 import { h, replace } from "./dom";
+import { endButton } from "./end";
 import { clock, length, size, wall, when } from "./format";
 import { ending } from "./list";
 import { Notes } from "./notes";
@@ -49,6 +50,7 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
   const skipped = h("div", { class: "skipped", role: "status", hidden: true });
   const channel = h("select", { class: "channel", "aria-label": "channel", title: "channel (C)" });
   const goLive = h("button", { type: "button", class: "toggle golive", hidden: true }, "Go live");
+  const stop = endButton(d);
   const full = h("button", { type: "button", class: "toggle full", title: "whole screen (F)" }, "Full screen");
   const textButton = h("button", { type: "button", class: "toggle text", title: "transcript (T)", "aria-pressed": "false" }, "Transcript");
   const copyButton = h("button", { type: "button", class: "toggle copy", title: "copy the text in view (Y)" }, "Copy");
@@ -144,6 +146,7 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
     channel.value = String(player.channel);
     replace(end, ending(d()));
     goLive.hidden = !d().live;
+    stop.button.hidden = !d().may_end;
     line.index(d().frames, rec.end);
     const words: string[] = [...(d().problems ?? [])];
     if (!d().complete && !d().live) words.unshift(`This recording stops at ${clock(rec.end)} without an end: the host, or its connection to the recorder, was lost. What was received up to there is shown.`);
@@ -167,8 +170,8 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
     command, state, problem,
     h("div", { class: "frame" }, stage, skipped),
     line.box,
-    h("div", { class: "controls" }, playButton, back, forth, time, h("span", { class: "space" }), channel, goLive, speed, idle, textButton, copyButton, full, helpButton),
-    notes.find, notes.text, about(s), help));
+    h("div", { class: "controls" }, playButton, back, forth, time, h("span", { class: "space" }), channel, goLive, speed, idle, textButton, copyButton, full, stop.button, helpButton),
+    notes.find, notes.text, about(s), help, stop.dialog));
 
   playButton.addEventListener("click", () => player.toggle());
   back.addEventListener("click", () => void player.step(-1));
@@ -194,7 +197,7 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
   }
 
   document.addEventListener("keydown", (e) => {
-    if (e.ctrlKey || e.metaKey || e.altKey || help.open) return;
+    if (e.ctrlKey || e.metaKey || e.altKey || help.open || stop.dialog.open) return;
     const target = e.target as HTMLElement;
     if (target.closest("input, select, textarea")) return;
     // A focused button keeps its own space and return keys.

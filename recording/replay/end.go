@@ -1,0 +1,156 @@
+package replay
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"mime"
+	"net/http"
+	"strings"
+	"time"
+	"unicode"
+
+	"tssh/policy"
+	"tssh/recording/audit"
+	"tssh/recording/live"
+	"tssh/recording/store"
+)
+
+// endTime bounds the wait for a host.
+const endTime = 15 * time.Second
+
+// EndError is why a session was not ended, in words for who asked.
+type EndError struct {
+	Status int // of HTTP
+	Say    string
+	why    string
+}
+
+func (e *EndError) Error() string {
+	if e.why != "" {
+		return e.Say + ": " + e.why
+	}
+	return e.Say
+}
+
+// End has the host of a session that runs end it, where the policy lets by do that; the host
+// decides again. It is audited before the host is asked, and so is what came of it where that
+// is not the end. The error is an *EndError, or trouble of the recorder's own.
+func End(ctx context.Context, c Config, by policy.Identity, session, reason string) error {
+	reason, ok := cleanReason(reason)
+	if !ok {
+		return &EndError{http.StatusBadRequest, "say why, in one line of at most 300 bytes: the person reads it", ""}
+	}
+	sum, err := c.Store.Lookup(session)
+	switch {
+	case err != nil:
+		return &EndError{http.StatusNotFound, "there is no session with this id", ""}
+	case c.Live == nil:
+		return &EndError{http.StatusNotFound, "sessions cannot be ended here", ""}
+	}
+	now := time.Now
+	if c.Clock != nil {
+		now = c.Clock
+	}
+	d := mayOver(c.Policy(), policy.AskEnd, by, &sum, now())
+	e := audit.Entry{Time: now(), Kind: "session.end", Who: by.Who(), Node: by.Name, Host: sum.Meta.Host, LocalUser: sum.Meta.LocalUser, Session: session,
+		Verdict: d.Verdict.String(), Text: reason, Extra: map[string]string{"person": person(&sum), "reason": d.Reason}}
+	if err := c.Audit(e); err != nil {
+		return err
+	}
+	switch {
+	case d.Verdict != policy.Accept:
+		return &EndError{http.StatusForbidden, d.Say, d.Reason}
+	case !sum.Live:
+		return &EndError{http.StatusConflict, "this session is over", ""}
+	}
+	ctx, cancel := context.WithTimeout(ctx, endTime)
+	defer cancel()
+	no := endError(c.Live.End(ctx, sum.Meta.HostID, live.End{Session: session, By: byOf(by), Reason: reason}))
+	if no == nil {
+		return nil
+	}
+	e.Time, e.Verdict, e.Text, e.Extra = now(), "failed", no.Error(), nil
+	return errors.Join(no, c.Audit(e))
+}
+
+// endError puts a host's answer into words.
+func endError(err error) error {
+	var no *live.Refused
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, live.ErrAway):
+		return &EndError{http.StatusServiceUnavailable, "the host of this session is not connected to the hub at the moment", ""}
+	case !errors.As(err, &no):
+		return &EndError{http.StatusGatewayTimeout, "the host of this session did not answer in time", ""}
+	}
+	say := oneLine(no.Say)
+	switch no.Code {
+	case live.CodeDenied:
+		return &EndError{http.StatusForbidden, say, "by the host"}
+	case live.CodeGone:
+		return &EndError{http.StatusConflict, say, "by the host"}
+	}
+	return &EndError{http.StatusBadGateway, say, "by the host"}
+}
+
+// oneLine makes a host's words safe to show.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, strings.ToValidUTF8(s[:min(len(s), 500)], ""))
+}
+
+func cleanReason(s string) (string, bool) {
+	s = strings.TrimSpace(s)
+	if s == "" || len(s) > live.MaxReason {
+		return "", false
+	}
+	for _, r := range s {
+		if !unicode.IsPrint(r) {
+			return "", false
+		}
+	}
+	return s, true
+}
+
+func byOf(id policy.Identity) live.By {
+	by := live.By{ID: id.ID, Node: id.Name, Login: string(id.User), Role: string(id.Role)}
+	for _, t := range id.Tags {
+		by.Tags = append(by.Tags, string(t))
+	}
+	return by
+}
+
+// end is POST /api/recordings/ID/end with {"reason":WORDS}.
+func (v *Viewer) end(w http.ResponseWriter, r *http.Request, id policy.Identity) error {
+	// A form of another site cannot have this type, even where a browser says nothing else.
+	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
+		return &refusal{http.StatusUnsupportedMediaType, "this is asked for in JSON", ""}
+	}
+	var q struct {
+		Reason string `json:"reason"`
+	}
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 8<<10)).Decode(&q); err != nil {
+		return &refusal{http.StatusBadRequest, "the request cannot be read", ""}
+	}
+	err := End(r.Context(), v.cfg, id, r.PathValue("id"), q.Reason)
+	var no *EndError
+	switch {
+	case errors.As(err, &no):
+		return &refusal{no.Status, no.Say, no.why}
+	case err != nil:
+		return err
+	}
+	respond(w, http.StatusOK, map[string]bool{"ended": true})
+	return nil
+}
+
+// mayEnd says whether the page offers to.
+func (v *Viewer) mayEnd(id policy.Identity, sum *store.Summary) bool {
+	return v.cfg.Live != nil && sum.Live && mayOver(v.cfg.Policy(), policy.AskEnd, id, sum, v.cfg.Clock()).Verdict == policy.Accept
+}
