@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"tssh/policy"
@@ -173,10 +174,14 @@ func (v *Viewer) list(w http.ResponseWriter, r *http.Request, id policy.Identity
 // pair is one question. What it returns is for one request.
 func (v *Viewer) asker(id policy.Identity) func(*store.Summary) bool {
 	p := v.cfg.Policy()
-	type pair struct{ src, user, host, local string }
+	type pair struct { // all of the question that differs from recording to recording
+		srcID, src, user, srcTags, hostID, host, hostTags, mesh, local string
+		uid                                                            uint32
+	}
 	known := map[pair]bool{}
 	return func(s *store.Summary) bool {
-		k := pair{s.Meta.SrcID, s.Meta.Login, s.Meta.HostID, s.Meta.LocalUser}
+		m := &s.Meta
+		k := pair{m.SrcID, m.Src, m.Login, strings.Join(m.SrcTags, ","), m.HostID, m.Host, strings.Join(m.HostTags, ","), m.Mesh, m.LocalUser, m.UID}
 		ok, asked := known[k]
 		if !asked {
 			ok = v.may(p, id, s).Verdict == policy.Accept

@@ -10,6 +10,7 @@ import (
 
 	_ "modernc.org/sqlite"
 
+	"tssh/policy"
 	"tssh/recording"
 	"tssh/recording/find"
 )
@@ -62,6 +63,39 @@ func TestSearchShowsOnlyWhatOneMaySee(t *testing.T) {
 		if res := w.ask("GET", hub+"/api/search"+q, fromAlice); res.StatusCode != status {
 			t.Errorf("%s: %d", q, res.StatusCode)
 		}
+	}
+}
+
+// TestOneAnswerIsNotGivenForAnother: recordings of the same person on the same host, before and after the host
+// got other tags, are of different rules, and in a list each is asked about.
+func TestOneAnswerIsNotGivenForAnother(t *testing.T) {
+	w := newWorld(t)
+	p, problems := policy.Parse("test", []byte(`{"tagOwners": {"tag:dev": [], "tag:prod": []}, "ssh": [
+		{"action": "accept", "src": ["bob@example.com"], "dst": ["tag:dev"], "users": ["bob"], "watch": ["alice@example.com"]},
+		{"action": "accept", "src": ["bob@example.com"], "dst": ["tag:prod"], "users": ["bob"], "watch": []},
+	]}`))
+	if p == nil {
+		t.Fatal(problems)
+	}
+	w.policy = p
+	for i, of := range []struct {
+		tag string
+		uid uint32
+	}{{"tag:dev", 1000}, {"tag:prod", 1000}, {"tag:dev", 0}} {
+		m := meta("bob@example.com", "bob", "web", w.now.Add(-time.Duration(i)*time.Minute))
+		m.HostTags, m.UID = []string{of.tag}, of.uid
+		w.keep(m, ran(fmt.Sprintf("common-%s-%d", of.tag[4:], of.uid)))
+	}
+	w.searchable()
+	if got := w.ids(fromAlice, ""); got != "common-dev-1000" {
+		t.Errorf("list: %q", got)
+	}
+	var got []string
+	for _, h := range decode[foundJSON](t, w.ask("GET", hub+"/api/search?q=common", fromAlice)).Recordings {
+		got = append(got, h.Command)
+	}
+	if strings.Join(got, " ") != "common-dev-1000" {
+		t.Errorf("search: %v", got)
 	}
 }
 
