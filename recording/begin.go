@@ -279,12 +279,16 @@ func (x *Session) rebuildScreens() error {
 	if key != nil {
 		for _, sc := range key.Screens {
 			x.openScreen(sc.Channel, sc.Cols, sc.Rows)
-			x.feed(sc.Channel, sc.ANSI)
+			if st := x.screens[sc.Channel]; st != nil {
+				x.feed(st, sc.ANSI)
+			}
 		}
 		x.sinceKey = 0
 	}
-	return r.EventsFrom(from, func(ev Event) error {
+	err = r.EventsFrom(from, func(ev Event) error {
 		x.follow(ev)
 		return nil
 	})
+	x.catchUpAll()
+	return err
 }

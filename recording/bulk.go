@@ -1,10 +1,7 @@
 package recording
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"hash"
 	"sync"
 	"time"
 )
@@ -40,9 +37,9 @@ type Stream struct {
 
 	mu     sync.Mutex
 	kept   int64
-	sum    hash.Hash // nil within the budget
-	out    int64     // left out
-	said   int64     // of out, told in an event
+	sum    *Digest // nil within the budget
+	out    int64   // left out
+	said   int64   // of out, told in an event
 	saidAt time.Time
 	tail   []byte // ring of the last bytes left out
 	at     int    // where the next goes
@@ -54,10 +51,14 @@ func NewStream(j *Journal, ch uint32, k Kind) *Stream {
 	return &Stream{j: j, ch: ch, kind: k}
 }
 
-// Append records data, or counts it.
+// Append records data, or counts it. The data is read until the next call has returned, so
+// the caller alternates between two buffers.
 func (s *Stream) Append(data []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.j.Dropped() {
+		return nil
+	}
 	if n := min(int64(len(data)), BulkBudget-s.kept); n > 0 {
 		if err := s.j.Append(s.ch, s.kind, data[:n]); err != nil {
 			return err
@@ -69,12 +70,12 @@ func (s *Stream) Append(data []byte) error {
 		return s.j.Err()
 	}
 	if s.sum == nil {
-		s.sum, s.tail, s.saidAt = sha256.New(), make([]byte, 0, BulkTail), time.Now()
+		s.sum, s.tail, s.saidAt = NewDigest(), make([]byte, 0, BulkTail), time.Now()
 		if err := s.say(false); err != nil {
 			return err
 		}
 	}
-	s.sum.Write(data) // never fails
+	s.sum.Add(data)
 	s.out += int64(len(data))
 	s.keepTail(data)
 	// The clock is read once in a while only: this is the way of every byte.
@@ -103,7 +104,7 @@ func (s *Stream) say(ends bool) error {
 		b.Stream = StreamStderr
 	}
 	if s.out > 0 {
-		b.SHA256 = hex.EncodeToString(s.sum.Sum(nil))
+		b.SHA256 = s.sum.Hex()
 	}
 	if ends {
 		b.Tail = int64(len(s.tail))

@@ -94,6 +94,13 @@ func (j *Journal) Drop() {
 	j.dropped, j.err = true, nil
 }
 
+// Dropped reports whether Drop was called.
+func (j *Journal) Dropped() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.dropped
+}
+
 // Append adds one event, or several of the same kind where data is longer than
 // MaxEventData. When it returns nil the data has left this process. It keeps no
 // reference to data and may be called from several goroutines.

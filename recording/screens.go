@@ -14,17 +14,21 @@ func (x *Session) follow(ev Event) {
 			x.openScreen(ev.Channel, o.Cols, o.Rows)
 		}
 	case KindOutput:
-		if x.screens[ev.Channel] != nil {
-			x.feed(ev.Channel, ev.Data)
+		if st := x.screens[ev.Channel]; st != nil {
+			x.show(st, ev.Data)
 		}
 	case KindResize:
 		var r Resize
 		if st := x.screens[ev.Channel]; st != nil && json.Unmarshal(ev.Data, &r) == nil {
+			x.catchUp(st)
 			x.guard(func() { st.k.Resize(r.Cols, r.Rows) })
 			x.keyDue = true
 		}
 	case KindClose:
-		delete(x.screens, ev.Channel)
+		if st := x.screens[ev.Channel]; st != nil {
+			x.lend(st)
+			delete(x.screens, ev.Channel)
+		}
 		delete(x.blind, ev.Channel)
 	case KindEnd:
 		x.ended = true
@@ -47,12 +51,64 @@ const (
 	slowGrace = 500 * time.Millisecond
 )
 
-func (x *Session) feed(ch uint32, data []byte) {
-	st := x.screens[ch]
-	if st == nil {
+// waitBytes is how much output waits for its emulator: of a flood most has left the screen
+// before anybody asks for a keyframe, and need not be drawn.
+const waitBytes = 128 << 10
+
+// skipper is an emulator that need not draw all of what it is given.
+type skipper interface {
+	Skip(p []byte) int // Write(p[n:]) is next
+}
+
+// show gives output to an emulator, at once or together with what comes before the frame is
+// over.
+func (x *Session) show(st *screenState, data []byte) {
+	x.sinceKey += len(data)
+	if _, ok := st.k.(skipper); !ok {
+		x.feed(st, data)
 		return
 	}
-	x.sinceKey += len(data)
+	if st.waiting == nil {
+		st.waiting = x.s.frameBuffer()
+	}
+	*st.waiting = append(*st.waiting, data...)
+	if len(*st.waiting) >= waitBytes {
+		x.catchUp(st)
+	}
+}
+
+// catchUp gives an emulator what waits for it.
+func (x *Session) catchUp(st *screenState) {
+	if st.waiting == nil {
+		return
+	}
+	data, skipped := *st.waiting, 0
+	if len(data) > slowPiece {
+		began := time.Now()
+		x.guard(func() { skipped = min(max(0, st.k.(skipper).Skip(data)), len(data)) })
+		x.spent += time.Since(began)
+		x.fedBytes += int64(skipped)
+	}
+	x.feed(st, data[skipped:])
+	x.lend(st)
+}
+
+// lend gives the buffer of what waits back.
+func (x *Session) lend(st *screenState) {
+	if st.waiting != nil {
+		x.s.frames.Put(st.waiting)
+		st.waiting = nil
+	}
+}
+
+// catchUpAll leaves nothing waiting.
+func (x *Session) catchUpAll() {
+	for _, st := range x.screens {
+		x.catchUp(st)
+	}
+}
+
+func (x *Session) feed(st *screenState, data []byte) {
 	for len(data) > 0 && !x.noKeys {
 		n := min(len(data), slowPiece)
 		began := time.Now()
@@ -73,6 +129,7 @@ func (x *Session) keyframe() {
 		return
 	}
 	x.keyDue, x.sinceKey = false, 0
+	x.catchUpAll()
 	var screens []Screen
 	total := 0
 	x.guard(func() {
@@ -107,6 +164,9 @@ func (x *Session) guard(f func()) {
 
 func (x *Session) dropScreens() {
 	x.noKeys, x.keyDue, x.sinceKey = true, false, 0
+	for _, st := range x.screens {
+		x.lend(st)
+	}
 	clear(x.screens)
 	clear(x.blind)
 }

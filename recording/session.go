@@ -74,7 +74,10 @@ type Session struct {
 	err           error // the first that was told by Failed
 }
 
-type screenState struct{ k Keyframer }
+type screenState struct {
+	k       Keyframer
+	waiting *[]byte // output that k was not given yet, lent by the spool; of the frame being made only
+}
 
 // ID is the recording's.
 func (x *Session) ID() string { return x.id }
@@ -336,6 +339,7 @@ func (x *Session) sealLocked() error {
 		return ErrSeal
 	}
 	x.renewLocked()
+	x.catchUpAll()
 	was := x.w.journal
 	x.w.journal = x.read
 	if err := x.w.put(h, x.s.enc.EncodeAll(*x.raw, nil)); err != nil {

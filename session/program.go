@@ -230,12 +230,17 @@ func (p *program) output(s *channel, kind recording.Kind, from *os.File, to io.W
 			keep = func(b []byte) error { return s.c.recorded(st.Append(b)) }
 			defer func() { _ = s.c.recorded(st.Close()) }()
 		}
-		buf := make([]byte, pieceSize)
+		// Two in turn: what is counted of one may still be going on while the next is read.
+		buf, other := make([]byte, pieceSize), make([]byte, pieceSize)
 		left := maxDrain
 		for {
+			buf, other = other, buf
 			o.reading.Store(time.Now().UnixNano())
 			n, err := from.Read(buf)
 			o.reading.Store(0)
+			if err == nil && p.stderr == nil && n >= floodSize {
+				n += more(from, buf[n:])
+			}
 			if n > 0 {
 				if p.stderr != nil {
 					s.c.touch()
@@ -263,6 +268,29 @@ func (p *program) output(s *channel, kind recording.Kind, from *os.File, to io.W
 	return o
 }
 
+// floodSize is how much at once shows that a terminal is flooded: it gives about a page for
+// each read, and what it has beyond that is worth asking for. A key's echo never waits.
+const floodSize = 1 << 10
+
+// more reads what a terminal has at the moment.
+func more(from *os.File, buf []byte) (n int) {
+	raw, err := from.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Read(func(fd uintptr) bool { // a deadline or a hang-up shows at the next read
+		for n < len(buf) {
+			got, err := unix.Read(int(fd), buf[n:])
+			if err != nil || got <= 0 {
+				break
+			}
+			n += got
+		}
+		return true
+	})
+	return n
+}
+
 // settled waits until every pump is done or has had nothing to read for a while: what
 // the program wrote before it ended is then with the client.
 func settled(pumps ...*pump) {
@@ -283,8 +311,9 @@ func settled(pumps ...*pump) {
 // input copies the client's bytes to the program; the client's EOF closes a pipe, and
 // leaves a terminal alone.
 func (p *program) input(s *channel) {
-	buf := make([]byte, pieceSize)
+	buf, other := make([]byte, pieceSize), make([]byte, pieceSize)
 	for {
+		buf, other = other, buf // what is counted of one may still be going on
 		n, err := s.ch.Read(buf)
 		if n > 0 {
 			s.c.touch()

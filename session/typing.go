@@ -2,9 +2,6 @@ package session
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
-	"hash"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -16,9 +13,9 @@ import (
 type typing struct {
 	mu     sync.Mutex
 	bytes  int64
-	sum    hash.Hash // of it all, on a channel without a terminal; nil before
-	hidden int64     // keys since the last event that are not kept
-	told   bool      // the summary is written
+	sum    *recording.Digest // of it all, on a channel without a terminal; nil before
+	hidden int64             // keys since the last event that are not kept
+	told   bool              // the summary is written
 }
 
 func (t *typing) count(n int) {
@@ -28,17 +25,21 @@ func (t *typing) count(n int) {
 }
 
 // typed takes what the client sent into the recording, before the program gets it: counted
-// and hashed, and kept only where the rule asks and the terminal shows it.
+// and hashed, and kept only where the rule asks and the terminal shows it. Without a terminal
+// b is read until the next call has returned.
 func (s *channel) typed(b []byte) error {
 	t := &s.typing
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.bytes += int64(len(b))
 	if s.pty == nil {
-		if t.sum == nil {
-			t.sum = sha256.New()
+		if s.c.journal.Dropped() {
+			return nil
 		}
-		t.sum.Write(b) // never fails
+		if t.sum == nil {
+			t.sum = recording.NewDigest()
+		}
+		t.sum.Add(b)
 		return nil
 	}
 	if g := s.c.grant.Load(); g == nil || !g.Input {
@@ -81,7 +82,7 @@ func (s *channel) typedAll() {
 	}
 	sum := recording.InputSummary{Bytes: t.bytes}
 	if t.sum != nil {
-		sum.SHA256 = hex.EncodeToString(t.sum.Sum(nil))
+		sum.SHA256 = t.sum.Hex()
 	}
 	_ = s.c.recordJSON(s.id, recording.KindInputSummary, sum)
 }
