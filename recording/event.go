@@ -149,10 +149,12 @@ type Meta struct {
 	Host      string    `json:"host"`    // node name of the host
 	HostID    string    `json:"host_id"` // node id of the host
 	HostTags  []string  `json:"host_tags,omitempty"`
-	Src       string    `json:"src"` // node name of the peer
+	HostUser  string    `json:"host_user,omitempty"` // whose host it is, when it has no tags; unset in recordings of earlier versions
+	Src       string    `json:"src"`                 // node name of the peer
 	SrcID     string    `json:"src_id"`
 	SrcAddr   string    `json:"src_addr"`
 	Login     string    `json:"login,omitempty"` // the person, empty for a tagged peer
+	Role      string    `json:"role,omitempty"`  // of the person, when the session began
 	SrcTags   []string  `json:"src_tags,omitempty"`
 	LocalUser string    `json:"local_user"`
 	UID       uint32    `json:"uid"`

@@ -28,8 +28,12 @@ func (s *Server) End(id string, by policy.Identity, reason string) error {
 		return ErrNoSession
 	}
 	reason = strings.TrimSpace(clean(reason, maxReason))
+	src, ok := l.peer()
+	if !ok {
+		src = l.src // it is about to end by itself
+	}
 	l.mu.Lock()
-	r := l.request(policy.AskEnd, l.src, l.grant.user, l.grant.account.UID, "")
+	r := l.request(policy.AskEnd, src, l.grant.user, l.grant.account.UID, "")
 	l.mu.Unlock()
 	r.Viewer = by
 	d := policy.Evaluate(s.cfg.Policy(), r)

@@ -175,13 +175,13 @@ func (v *Viewer) list(w http.ResponseWriter, r *http.Request, id policy.Identity
 func (v *Viewer) asker(id policy.Identity) func(*store.Summary) bool {
 	p := v.cfg.Policy()
 	type pair struct { // all of the question that differs from recording to recording
-		srcID, src, user, srcTags, hostID, host, hostTags, mesh, local string
-		uid                                                            uint32
+		srcID, src, user, role, srcTags, hostID, host, owner, hostTags, mesh, local string
+		uid                                                                         uint32
 	}
 	known := map[pair]bool{}
 	return func(s *store.Summary) bool {
 		m := &s.Meta
-		k := pair{m.SrcID, m.Src, m.Login, strings.Join(m.SrcTags, ","), m.HostID, m.Host, strings.Join(m.HostTags, ","), m.Mesh, m.LocalUser, m.UID}
+		k := pair{m.SrcID, m.Src, m.Login, m.Role, strings.Join(m.SrcTags, ","), m.HostID, m.Host, m.HostUser, strings.Join(m.HostTags, ","), m.Mesh, m.LocalUser, m.UID}
 		ok, asked := known[k]
 		if !asked {
 			ok = v.may(p, id, s).Verdict == policy.Accept

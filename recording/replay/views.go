@@ -90,13 +90,17 @@ func (v *Viewer) may(p *policy.Policy, id policy.Identity, sum *store.Summary) p
 func mayOver(p *policy.Policy, ask policy.Ask, id policy.Identity, sum *store.Summary, now time.Time) policy.Decision {
 	m := &sum.Meta
 	dst := policy.Identity{ID: m.HostID, Name: m.Host, Tags: tags(m.HostTags)}
+	src := policy.Identity{ID: m.SrcID, Name: m.Src, User: policy.Login(m.Login), Role: policy.Role(m.Role), Tags: tags(m.SrcTags)}
 	if len(dst.Tags) == 0 {
-		// A person's host. Whose is not in the recording; an identity must belong to somebody.
+		dst.User = policy.Login(m.HostUser)
+	}
+	if len(dst.Tags) == 0 && dst.User == "" {
+		// Of an earlier version, which did not keep whose it is; an identity must belong to somebody.
 		dst.User = "unknown@" + policy.Login(m.Mesh)
 	}
 	return policy.Evaluate(p, policy.Request{
 		Ask:    ask,
-		Src:    policy.Identity{ID: m.SrcID, Name: m.Src, User: policy.Login(m.Login), Tags: tags(m.SrcTags)},
+		Src:    src,
 		Dst:    dst,
 		User:   policy.LocalUser(m.LocalUser),
 		UID:    m.UID,
