@@ -29,6 +29,7 @@ type termsReader struct {
 	t        *terms
 	permitAt int  // offset of permit, -1 without one
 	sftpAt   int  // of permit.sftp
+	folderAt int  // of permit.sftpFolder
 	shellAt  int  // of permit.shell, when it is true
 	record   word // as written
 	failure  word
@@ -39,7 +40,7 @@ type termsReader struct {
 }
 
 func (f *file) newTerms(rule string) *termsReader {
-	return &termsReader{f: f, rule: rule, t: &terms{}, permitAt: -1, sftpAt: -1, shellAt: -1, glassAt: -1, askAt: -1, cmdAt: -1}
+	return &termsReader{f: f, rule: rule, t: &terms{}, permitAt: -1, sftpAt: -1, folderAt: -1, shellAt: -1, glassAt: -1, askAt: -1, cmdAt: -1}
 }
 
 // seen notes that the rule needs hosts that know the feature.
@@ -209,6 +210,19 @@ func (r *termsReader) readPermit(v *hujson.Value) {
 			}
 			p.sftp = FileAccess(i)
 		},
+		"sftpFolder": func(v *hujson.Value) {
+			w, ok := f.str(v, r.what("permit.sftpFolder"))
+			if !ok {
+				return
+			}
+			r.seen("sftpFolder", v)
+			r.folderAt = w.off
+			if !folder(w.text) {
+				f.errorf(w.off, "%s: permit.sftpFolder %q is not an absolute path, as /srv/files, nor one of the home, as ~ or ~/inbox", r.rule, w.text)
+				return
+			}
+			r.t.SFTPFolder = w.text
+		},
 		"forwardLocal":  func(v *hujson.Value) { p.local = r.endpoints(v, "permit.forwardLocal") },
 		"forwardRemote": func(v *hujson.Value) { p.remote = r.endpoints(v, "permit.forwardRemote") },
 		"forwardUnix": func(v *hujson.Value) {
@@ -221,6 +235,15 @@ func (r *termsReader) readPermit(v *hujson.Value) {
 			}
 		},
 	})
+}
+
+// folder reports whether the text is a path that means the same however it is read.
+func folder(s string) bool {
+	abs := s
+	if s == "~" || strings.HasPrefix(s, "~/") {
+		abs = "/home" + s[1:]
+	}
+	return len(s) <= 1024 && s != "/" && cleanPath(abs) && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
 func (r *termsReader) endpoints(v *hujson.Value, key string) []endpoint {
@@ -371,7 +394,13 @@ func (r *termsReader) finish(s *sshRule) {
 		if (p.shell || p.exec) && r.cmdAt < 0 && r.sftpAt >= 0 && p.sftp != FilesWrite {
 			f.warnf(r.sftpAt, "%s: permit.sftp limits the sftp subsystem alone; a shell or a command can copy files too", r.rule)
 		}
-		if r.cmdAt >= 0 && p.sftp == FilesWrite {
+		if (p.shell || p.exec) && r.cmdAt < 0 && t.commands == nil && t.SFTPFolder != "" {
+			f.warnf(r.folderAt, "%s: permit.sftpFolder limits the sftp subsystem alone; a shell or a command reaches files outside the folder", r.rule)
+		}
+		if t.SFTPFolder != "" && p.sftp == FilesNone {
+			f.errorf(r.folderAt, "%s: permit.sftpFolder needs permit.sftp, \"read\" or \"write\"", r.rule)
+		}
+		if r.cmdAt >= 0 && p.sftp == FilesWrite && t.SFTPFolder == "" {
 			f.warnf(r.sftpAt, "%s: who may write files can change what a login runs, which the command of the rule does not stop", r.rule)
 		}
 	case t.commands != nil:
@@ -488,8 +517,11 @@ func (t *terms) describe(s *sshRule) {
 		}
 		add("only %q", list)
 	}
-	if words := t.permit.describe(); words != defaultPermitWords || t.Command != "" || t.commands != nil {
+	if words := t.permit.describe(); words != defaultPermitWords || t.Command != "" || t.commands != nil || t.SFTPFolder != "" {
 		add("with %s", words)
+	}
+	if t.SFTPFolder != "" {
+		add("sftp in %s", t.SFTPFolder)
 	}
 	if t.SessionLimit > 0 {
 		add("at most %s", shortDuration(t.SessionLimit))
@@ -532,6 +564,9 @@ func (t *terms) describe(s *sshRule) {
 	}
 	t.words = strings.Join(w, "; ")
 	t.key = fmt.Sprintf("%q %q %v %q %d %v %v %v", s.acceptEnv, s.recorder, s.enforceRecorder, t.Command, t.Record, t.RecordFailureOK, t.RecordInput, t.BreakGlass)
+	if t.SFTPFolder != "" { // so that hosts that are upgraded keep their sessions
+		t.key += fmt.Sprintf(" %q", t.SFTPFolder)
+	}
 }
 
 // times is when the rule counts.

@@ -39,6 +39,7 @@ func (a FileAccess) String() string { return fileAccess[min(int(a), len(fileAcce
 // whom. What may be opened in the session is asked with Decision.Allows.
 type Terms struct {
 	SFTP           FileAccess
+	SFTPFolder     string        // the subsystem sees this folder as /: absolute, or "~" and what is below the home; "" for all
 	Command        string        // runs whatever is asked for; "" for what the client asks
 	SessionLimit   time.Duration // from login to the end; 0 for none
 	IdleLimit      time.Duration // without a byte from the client or the host; 0 for none

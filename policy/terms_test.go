@@ -129,6 +129,30 @@ func TestTerms(t *testing.T) {
 	}
 }
 
+// TestFolder: what a folder for sftp may be, and that another one is another session.
+func TestFolder(t *testing.T) {
+	for text, ok := range map[string]bool{"/srv/files": true, "~": true, "~/in box": true, "/": false, "": false, "srv": false, "/srv/": false, "/srv/../etc": false, "/srv//x": false,
+		"~root": false, "~/..": false, "~/": false, "/srv/a\nb": false, "/" + strings.Repeat("x", 1024): false} {
+		if folder(text) != ok {
+			t.Errorf("%q: %v", text, !ok)
+		}
+	}
+	keys := map[string]bool{}
+	for _, f := range []string{"", `, "sftpFolder": "/srv/a"`, `, "sftpFolder": "/srv/b"`} {
+		d := ruleWith(t, `, "permit": {"sftp": "write"`+f+`}`, time.Time{})
+		keys[d.Key()] = true
+		if got := d.Terms().SFTPFolder; f != "" && !strings.Contains(f, `"`+got+`"`) || f == "" && got != "" {
+			t.Errorf("%s: %q", f, got)
+		}
+	}
+	if len(keys) != 3 {
+		t.Errorf("the folder is not in the key: %v", keys)
+	}
+	if got := ruleWith(t, `, "permit": {"sftp": "read", "sftpFolder": "~/in"}`, time.Time{}).Words(); got != "with sftp read; sftp in ~/in" {
+		t.Errorf("words %q", got)
+	}
+}
+
 // TestWordsNameNobody: a person learns what holds for the session, not who else may do what.
 func TestWordsNameNobody(t *testing.T) {
 	d := ruleWith(t, `, "permit": {"shell": true, "pty": true}, "sessionLimit": "8h", "idleLimit": "15m", "recordInput": true, "watch": ["group:sec"], "end": ["sec@example.com"], "showWatchers": true`, time.Time{})

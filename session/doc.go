@@ -79,4 +79,8 @@
 // the attributes of an open, turns operations on handles into operations on paths, and
 // fails a whole directory for one entry it may not look at. A session begins as one for reading;
 // the first request that would change something asks the policy whether it may.
+//
+// Where the rule has a folder (sftpFolder), the session sees that as /, and the kernel
+// resolves every name in it (tree). It is opened once, as the user; a kernel that cannot
+// (before 5.6), or a folder that is not there, means no file transfer.
 package session

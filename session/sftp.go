@@ -10,8 +10,6 @@ import (
 	"hash"
 	"io"
 	"os"
-	"path"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -36,7 +34,8 @@ type sftpServer struct {
 	s       *channel
 	r       *bufio.Reader
 	w       *bufio.Writer
-	home    string
+	files   *tree
+	home    string // where relative names begin
 	handles map[string]*sftpHandle
 	last    uint64
 	names   idNames
@@ -67,18 +66,30 @@ func (s *channel) requestSFTP() bool {
 	}
 	s.started = true
 	if say, ok := s.c.ask(s.id, "sftp", ""); !ok {
-		return s.sayNo("sftp", say)
+		return s.denied("sftp", say)
+	}
+	folder := s.c.grant.Load().Folder
+	files, err := openTree(folder, s.c.acc.Home)
+	if err != nil {
+		return s.denied("sftp", "file transfer is bound to a folder of this host, which could not be opened: "+err.Error())
 	}
 	if s.recordOpen("sftp", "") != nil {
+		files.close()
 		return false
 	}
+	home := s.c.acc.Home
+	if files.root != nil {
+		home = "/"
+		s.c.note(s.id, "folder", "file transfer is bound to "+files.name)
+	}
 	// No process: this one is the user already. It ends with the channel.
-	srv := &sftpServer{s: s, home: s.c.acc.Home, handles: map[string]*sftpHandle{}, names: newIDNames()}
+	srv := &sftpServer{s: s, files: files, home: home, handles: map[string]*sftpHandle{}, names: newIDNames()}
 	srv.r = bufio.NewReaderSize(countReader{s}, 64<<10)
 	srv.w = bufio.NewWriterSize(s.ch, 64<<10)
 	s.files = make(chan struct{})
 	go func() { // ends with the channel; awaited by wait
 		defer close(s.files)
+		defer files.close()
 		err := srv.serve()
 		exit := recording.Exit{}
 		if err != nil {
@@ -187,7 +198,10 @@ func (v *sftpServer) status(id uint32, err error) {
 // record makes an event of an operation and returns its error, so that a handler can end
 // with it.
 func (v *sftpServer) record(f recording.File, err error) error {
-	f.Path, f.Target = clip(f.Path, 4096), clip(f.Target, 4096)
+	if f.Op != "symlink" { // of which the target is what it says
+		f.Target = v.files.shown(f.Target)
+	}
+	f.Path, f.Target = clip(v.files.shown(f.Path), 4096), clip(f.Target, 4096)
 	if err != nil {
 		_, f.Error = statusOf(err)
 	}
@@ -236,11 +250,7 @@ func (v *sftpServer) handle(typ byte, id uint32, p payload) error {
 			return err
 		}
 		var st syscall.Stat_t
-		if typ == fxLstat {
-			err = syscall.Lstat(name, &st)
-		} else {
-			err = syscall.Stat(name, &st)
-		}
+		err = v.files.stat(name, typ == fxLstat, &st)
 		if err = v.record(recording.File{Op: "stat", Path: name}, err); err != nil {
 			return err
 		}
@@ -266,14 +276,14 @@ func (v *sftpServer) handle(typ byte, id uint32, p payload) error {
 		if err != nil {
 			return err
 		}
-		v.oneName(id, realPath(name))
+		v.oneName(id, v.files.real(name))
 		return nil
 	case fxReadlink:
 		name, err := v.path(&p)
 		if err != nil {
 			return err
 		}
-		to, err := os.Readlink(name)
+		to, err := v.files.readlink(name)
 		if err != nil {
 			return v.record(recording.File{Op: "stat", Path: name}, err)
 		}
@@ -320,9 +330,9 @@ func (v *sftpServer) change(typ byte, id uint32, p payload) error {
 		if !ok {
 			return errSFTPPacket
 		}
-		return v.record(recording.File{Op: "setstat", Path: name}, setstat(name, a, false))
+		return v.record(recording.File{Op: "setstat", Path: name}, v.files.setstat(name, a, false))
 	case fxRemove:
-		return v.record(recording.File{Op: "remove", Path: name}, syscall.Unlink(name))
+		return v.record(recording.File{Op: "remove", Path: name}, v.files.remove(name))
 	case fxMkdir:
 		a, ok := p.attrs()
 		if !ok {
@@ -332,16 +342,16 @@ func (v *sftpServer) change(typ byte, id uint32, p payload) error {
 		if a.flags&attrMode != 0 {
 			mode = a.mode & 0o7777
 		}
-		return v.record(recording.File{Op: "mkdir", Path: name}, syscall.Mkdir(name, mode))
+		return v.record(recording.File{Op: "mkdir", Path: name}, v.files.mkdir(name, mode))
 	case fxRmdir:
-		return v.record(recording.File{Op: "rmdir", Path: name}, syscall.Rmdir(name))
+		return v.record(recording.File{Op: "rmdir", Path: name}, v.files.rmdir(name))
 	case fxRename:
 		to, err := v.path(&p)
 		if err != nil {
 			return err
 		}
 		// This version's rename must not replace (section 6.5).
-		return v.record(recording.File{Op: "rename", Path: name, Target: to}, renameNew(name, to))
+		return v.record(recording.File{Op: "rename", Path: name, Target: to}, v.files.renameNew(name, to))
 	}
 	return errors.ErrUnsupported
 }
@@ -357,24 +367,7 @@ func (v *sftpServer) symlink(p payload) error {
 	if err != nil {
 		return err
 	}
-	return v.record(recording.File{Op: "symlink", Path: name, Target: string(says)}, syscall.Symlink(string(says), name))
-}
-
-// renameNew renames where nothing is in the way.
-func renameNew(from, to string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
-	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
-		return err
-	}
-	// File systems that do not know the flag: a hard link does not replace either.
-	if err := syscall.Link(from, to); err == nil {
-		return syscall.Unlink(from)
-	}
-	var st syscall.Stat_t
-	if syscall.Lstat(to, &st) == nil {
-		return syscall.EEXIST
-	}
-	return syscall.Rename(from, to)
+	return v.record(recording.File{Op: "symlink", Path: name, Target: string(says)}, v.files.symlink(string(says), name))
 }
 
 func (v *sftpServer) extended(name string, id uint32, p payload) error {
@@ -414,7 +407,7 @@ func (v *sftpServer) extended(name string, id uint32, p payload) error {
 	switch name {
 	case "statvfs@openssh.com":
 		var st unix.Statfs_t
-		if err := unix.Statfs(from, &st); err != nil {
+		if err := v.files.statfs(from, &st); err != nil {
 			return err
 		}
 		v.statvfs(id, &st)
@@ -424,23 +417,23 @@ func (v *sftpServer) extended(name string, id uint32, p payload) error {
 		if rest, ok := strings.CutPrefix(from, strings.TrimSuffix(v.home, "/")+"/~"); ok && (rest == "" || rest[0] == '/') {
 			to = v.home + rest
 		}
-		v.oneName(id, realPath(to))
+		v.oneName(id, v.files.real(to))
 		return nil
 	case "lsetstat@openssh.com":
 		a, ok := p.attrs()
 		if !ok {
 			return errSFTPPacket
 		}
-		return v.record(recording.File{Op: "setstat", Path: from}, setstat(from, a, true))
+		return v.record(recording.File{Op: "setstat", Path: from}, v.files.setstat(from, a, true))
 	case "posix-rename@openssh.com", "hardlink@openssh.com":
 		to, err := v.path(&p)
 		if err != nil {
 			return err
 		}
 		if name == "hardlink@openssh.com" {
-			return v.record(recording.File{Op: "link", Path: from, Target: to}, syscall.Link(from, to))
+			return v.record(recording.File{Op: "link", Path: from, Target: to}, v.files.link(from, to))
 		}
-		return v.record(recording.File{Op: "rename", Path: from, Target: to}, syscall.Rename(from, to))
+		return v.record(recording.File{Op: "rename", Path: from, Target: to}, v.files.rename(from, to))
 	}
 	return errors.ErrUnsupported
 }
@@ -470,22 +463,6 @@ func (v *sftpServer) statvfs(id uint32, st *unix.Statfs_t) {
 	}
 	for _, n := range []uint64{uint64(st.Bsize), uint64(st.Frsize), st.Blocks, st.Bfree, st.Bavail, st.Files, st.Ffree, st.Ffree, fsid, flag, uint64(st.Namelen)} {
 		v.out = binary.BigEndian.AppendUint64(v.out, n)
-	}
-}
-
-// realPath resolves as much of a path as there is.
-func realPath(name string) string {
-	clean := path.Clean(name)
-	rest := ""
-	for at := clean; ; {
-		if r, err := filepath.EvalSymlinks(at); err == nil {
-			return path.Join(r, rest)
-		}
-		if at == "/" {
-			return clean
-		}
-		rest = path.Join(path.Base(at), rest)
-		at = path.Dir(at)
 	}
 }
 
@@ -599,7 +576,7 @@ func (v *sftpServer) open(id uint32, p payload) error {
 	}
 	// O_NONBLOCK for the open alone: a named pipe without a writer would hold up the
 	// channel for ever.
-	fd, err := syscall.Open(name, flags|syscall.O_NONBLOCK, mode)
+	fd, err := v.files.open(name, flags|syscall.O_NONBLOCK, mode)
 	if err == nil {
 		err = syscall.SetNonblock(fd, false)
 	}
@@ -724,7 +701,7 @@ func (v *sftpServer) opendir(id uint32, p payload) error {
 	if len(v.handles) >= maxHandles {
 		return v.record(recording.File{Op: "list", Path: name}, syscall.EMFILE)
 	}
-	fd, err := syscall.Open(name, syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
+	fd, err := v.files.open(name, syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
 	if err = v.record(recording.File{Op: "list", Path: name}, err); err != nil {
 		if fd > 0 {
 			syscall.Close(fd)
@@ -765,7 +742,7 @@ func (v *sftpServer) readdir(id uint32, p payload) error {
 		var st syscall.Stat_t
 		// An entry that cannot be looked at (another user's FUSE mount, one that went in
 		// the meantime) is listed without attributes; it does not fail the others.
-		if err := v.control(h, func(fd int) error { return fstatat(fd, n, &st) }); err != nil {
+		if err := v.control(h, func(fd int) error { return v.files.entry(fd, n, &st) }); err != nil {
 			v.out = appendString(appendString(v.out, n), n)
 			v.out = binary.BigEndian.AppendUint32(v.out, 0)
 			continue

@@ -184,7 +184,7 @@ func (l *link) begin(b *control.BeginMsg) (*control.GoMsg, *os.File, error) {
 	msg := &control.GoMsg{OK: true, Account: control.Account{Name: a.Name, UID: a.UID, GID: a.GID, Groups: a.Groups, Home: a.Home, Shell: a.Shell},
 		ID: id, Start: l.began, Person: l.src.Who(), Node: l.src.Name, AcceptEnv: d.AcceptEnv, Input: d.Terms().RecordInput, Unrecorded: keep.Off, Lossy: keep.Lossy}
 	msg.Idle = d.Terms().IdleLimit
-	msg.Command, msg.Message = d.Terms().Command, d.Terms().LoginMessage
+	msg.Command, msg.Message, msg.Folder = d.Terms().Command, d.Terms().LoginMessage, d.Terms().SFTPFolder
 	if keep.Glass {
 		msg.Notices = append(msg.Notices, sayGlass)
 		l.s.audit(audit.Entry{Kind: "session.breakglass", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(g.user), Session: id, Verdict: d.Verdict.String(), Rule: ruleName(d), Text: keep.Why})

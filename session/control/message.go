@@ -186,6 +186,7 @@ type GoMsg struct {
 	Socket     string        `json:"socket,omitempty"`  // where to resume; "" when this connection cannot
 	Token      []byte        `json:"token,omitempty"`
 	Command    string        `json:"command,omitempty"` // the rule's, run instead of whatever is asked for
+	Folder     string        `json:"folder,omitempty"`  // the rule's: sftp sees it as /, and nothing else; ~ is the home
 	Message    string        `json:"message,omitempty"` // the rule's, shown when a terminal opens
 	Last       string        `json:"last,omitempty"`    // when and from where the account was last used
 	Env        []string      `json:"env,omitempty"`     // of the session that logind opened
