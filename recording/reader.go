@@ -277,12 +277,17 @@ func (f *Reader) Duration() time.Duration {
 // Close frees what reading took; the reader stays open.
 func (f *Reader) Close() { f.dec.Close() }
 
-// Frame reads frame i: its events, and the keyframe before them if it has one.
+// Frame reads frame i: its events, and the keyframe before them if it has one. A frame that is
+// sealed to others, in a recording that opens in other parts, is a Gap.
 func (f *Reader) Frame(i int) ([]Event, *Keyframe, error) {
 	if i < 0 || i >= len(f.frames) {
 		return nil, nil, fmt.Errorf("recording: frame %d: there are %d", i, len(f.frames))
 	}
 	events, key, err := f.frame(f.frames[i])
+	var to *SealedError
+	if errors.As(err, &to) && f.opensSome() {
+		return []Event{f.frames[i].sealedGap(to)}, nil, nil
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("recording: frame %d at %s: %w", i, Clock(f.frames[i].First), err)
 	}

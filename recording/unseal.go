@@ -141,6 +141,7 @@ type opener struct {
 	meta   [32]byte
 	to     []string // of the last key block
 	epochs map[int64]*epoch
+	some   *bool // any opens; nil: not known
 }
 
 // maxEpochs bounds what an opener remembers; a recording has one for each start of the daemon
@@ -212,15 +213,48 @@ func (o *opener) open(h header, off int64, payload []byte, block func(off int64)
 }
 
 // Sealed says whether the recording is sealed, to whom last, and whether what is known of the
-// keys opens it. It can be opened in parts, where recipients changed.
+// keys opens it, or a part of it, where recipients changed.
 func (f *Reader) Sealed() (sealed, open bool, to []string) {
 	if !f.sealed {
 		return false, true, nil
 	}
-	if f.locked() == nil {
-		return true, true, f.opener.to
+	open = f.locked() == nil || f.opensSome()
+	return true, open, f.opener.to
+}
+
+// opensSome says whether any epoch opens.
+func (f *Reader) opensSome() bool {
+	if f.opener.some == nil {
+		some := false
+		for _, info := range f.frames {
+			var at [sealPrefix]byte
+			if _, err := f.r.ReadAt(at[:], info.Offset+headerSize); err != nil {
+				break
+			}
+			off := int64(binary.LittleEndian.Uint64(at[:]))
+			e := f.opener.epochs[off]
+			if e == nil && off > 0 && off < info.Offset {
+				if h, payload, err := f.block(off); err == nil && h.typ == blockKey {
+					e = f.opener.add(off, h.seq, payload)
+				}
+			}
+			if e != nil && e.err == nil {
+				some = true
+				break
+			}
+		}
+		f.opener.some = &some
 	}
-	return true, false, f.opener.to
+	return *f.opener.some
+}
+
+// sealedGap stands for a frame that was sealed to others.
+func (f FrameInfo) sealedGap(to *SealedError) Event {
+	data, err := json.Marshal(Gap{Why: strings.TrimPrefix(to.Error(), "recording: ")})
+	if err != nil || len(data) > MaxEventData {
+		data = []byte(`{"why":"sealed to others"}`)
+	}
+	return Event{At: f.First, Channel: ChannelMonitor, Kind: KindGap, Data: data}
 }
 
 // locked is the error for which the first epoch cannot be opened, nil where it can.

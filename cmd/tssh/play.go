@@ -26,11 +26,12 @@ type playOptions struct {
 	Speed float64       // 0 is 1
 	Idle  time.Duration // pauses are no longer than this; 0: as they were
 	Raw   bool          // the recorded bytes themselves, control sequences and all
+	Keys  *recording.Keys
 }
 
 const defaultIdle = 2 * time.Second
 
-// playCommand is `tssh play FILE [--speed N] [--idle SECONDS] [--raw]`.
+// playCommand is `tssh play FILE [--speed N] [--idle SECONDS] [--raw] [--identity FILE]`.
 func playCommand(args []string, stdin, stdout *os.File, stderr io.Writer) int {
 	fs := flag.NewFlagSet("tssh play", flag.ContinueOnError)
 	fs.SetOutput(stderr)
@@ -38,8 +39,12 @@ func playCommand(args []string, stdin, stdout *os.File, stderr io.Writer) int {
 	idle := fs.Float64("idle", defaultIdle.Seconds(), "longest pause in `seconds`, 0 for as recorded")
 	fs.Float64Var(&opt.Speed, "speed", 1, "times as fast")
 	fs.BoolVar(&opt.Raw, "raw", false, "write the recorded bytes as they are: they may act on your terminal")
+	key := identityFlag(fs)
 	file, ok := oneFile(fs, args, stderr)
 	if !ok {
+		return 2
+	}
+	if opt.Keys, ok = loadKeys(*key, stderr); !ok {
 		return 2
 	}
 	if !(opt.Speed > 0 && opt.Speed <= 1000) || !(*idle >= 0 && *idle <= 1e6) {
@@ -72,9 +77,10 @@ func oneFile(fs *flag.FlagSet, args []string, stderr io.Writer) (string, bool) {
 // Nothing of the recorded bytes reaches the terminal but the text they show, unless
 // opt.Raw says so. It returns an exit status.
 func playFile(path string, opt playOptions, stdin, stdout *os.File, stderr io.Writer) int {
-	tr, err := openTrack(path)
+	tr, err := openTrack(path, opt.Keys)
 	if err != nil {
 		fmt.Fprintf(stderr, "tssh: error: %v\n", err)
+		hintSealed(err, stderr)
 		return 1
 	}
 	defer tr.close()
@@ -175,14 +181,19 @@ func playRaw(tr track, opt playOptions, w io.Writer, timed bool) error {
 	}
 }
 
-// verifyCommand is `tssh verify FILE [--json] [--hub-key KEY]`. The keys are those of the
+// verifyCommand is `tssh verify FILE [--json] [--hub-key KEY] [--identity FILE]`. The keys are those of the
 // mesh's hub, when a node here knows them; --hub-key takes their place.
 func verifyCommand(args []string, keys []ed25519.PublicKey, stdout, stderr io.Writer) int {
 	fs := flag.NewFlagSet("tssh verify", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	asJSON := fs.Bool("json", false, "print JSON")
 	given := fs.String("hub-key", "", "the key of the hub that must have countersigned the beginning")
+	id := identityFlag(fs)
 	file, ok := oneFile(fs, args, stderr)
+	if !ok {
+		return 2
+	}
+	opens, ok := loadKeys(*id, stderr)
 	if !ok {
 		return 2
 	}
@@ -194,7 +205,7 @@ func verifyCommand(args []string, keys []ed25519.PublicKey, stdout, stderr io.Wr
 		}
 		keys = []ed25519.PublicKey{key}
 	}
-	return verifyFile(file, keys, *asJSON, stdout, stderr)
+	return verifyFile(file, keys, opens, *asJSON, stdout, stderr)
 }
 
 // parseHubKey reads a key as `tsshub status` and join tokens have it, or in hex.
@@ -209,14 +220,14 @@ func parseHubKey(s string) (ed25519.PublicKey, error) {
 
 // verifyFile says whether a recording is whole and as it was made: exit status 0, or
 // 1 with the seconds at which it is not.
-func verifyFile(path string, keys []ed25519.PublicKey, asJSON bool, stdout, stderr io.Writer) int {
+func verifyFile(path string, keys []ed25519.PublicKey, opens *recording.Keys, asJSON bool, stdout, stderr io.Writer) int {
 	f, err := os.Open(path)
 	if err != nil {
 		fmt.Fprintf(stderr, "tssh: error: %v\n", err)
 		return 1
 	}
 	defer f.Close()
-	rep, err := recording.Verify(f)
+	rep, err := opens.Verify(f)
 	if err != nil {
 		fmt.Fprintf(stderr, "tssh: error: %s: %v\n", path, err)
 		return 1
@@ -273,6 +284,9 @@ type verifyResult struct {
 	Countersigned  string     `json:"countersigned"` // none, hub, other or not-compared
 	CountersignKey []byte     `json:"countersign_key,omitempty"`
 	CountersignAt  *time.Time `json:"countersign_time,omitempty"`
+	Sealed         bool       `json:"sealed,omitempty"`
+	Opened         bool       `json:"opened,omitempty"` // a key opened all of a sealed one
+	SealedTo       []string   `json:"sealed_to,omitempty"`
 	Problems       []string   `json:"problems"`
 }
 
@@ -280,7 +294,7 @@ func verifyJSON(rep recording.Report, witness string, good bool) verifyResult {
 	v := verifyResult{
 		OK: good, ID: rep.ID, Host: rep.Meta.Host, Who: who(rep.Meta), LocalUser: rep.Meta.LocalUser, Start: rep.Meta.Start,
 		Seconds: rep.Ends.Seconds(), ProvenUntil: rep.ProvenUntil.Seconds(), Complete: rep.Complete,
-		SelfAttested: rep.SelfAttested, Countersigned: witness,
+		SelfAttested: rep.SelfAttested, Countersigned: witness, Sealed: rep.Sealed, Opened: rep.Opened, SealedTo: rep.SealedTo,
 		Problems: append([]string{}, rep.Problems...),
 	}
 	if len(rep.Countersignatures) > 0 {
@@ -330,6 +344,7 @@ func verifyWords(rep recording.Report, witness string, good bool) string {
 	if late := signed.Time.Sub(m.Start); witness != witnessNone && late > lateWitness {
 		fmt.Fprintf(&b, "note: that was %s after it began; until then only the host vouches for it\n", late.Round(time.Second))
 	}
+	b.WriteString(sealedWords(rep))
 	if rep.SelfAttested {
 		fmt.Fprintf(&b, "note: self-attested: the person recorded could have altered it before it left the host\n")
 	}
@@ -386,7 +401,7 @@ func (ev playEvent) apply(t *term.Term) {
 }
 
 // openTrack opens a recording or a cast, by its content.
-func openTrack(path string) (track, error) {
+func openTrack(path string, keys *recording.Keys) (track, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -405,7 +420,7 @@ func openTrack(path string) (track, error) {
 	if first[0] == '{' {
 		tr, err = openCast(f)
 	} else {
-		tr, err = openRecording(f, st.Size())
+		tr, err = openRecording(f, st.Size(), keys)
 	}
 	if err != nil {
 		f.Close()
@@ -468,8 +483,8 @@ type recordingTrack struct {
 	pending []recording.Event
 }
 
-func openRecording(f *os.File, size int64) (track, error) {
-	r, err := recording.NewReader(f, size)
+func openRecording(f *os.File, size int64, keys *recording.Keys) (track, error) {
+	r, err := keys.NewReader(f, size)
 	if err != nil {
 		return nil, err
 	}

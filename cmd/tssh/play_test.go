@@ -27,8 +27,13 @@ import (
 // file. The output holds what must never reach the terminal of the one who watches.
 func makeRecording(t *testing.T, terminal bool) string {
 	t.Helper()
+	return makeSealed(t, terminal, nil)
+}
+
+func makeSealed(t *testing.T, terminal bool, to func() (*recording.Recipients, error)) string {
+	t.Helper()
 	dir := t.TempDir()
-	s, err := recording.OpenSpool(recording.SpoolConfig{Dir: dir, Keyframer: func(c, r int) recording.Keyframer { return term.New(c, r) }})
+	s, err := recording.OpenSpool(recording.SpoolConfig{Dir: dir, SealTo: to, Keyframer: func(c, r int) recording.Keyframer { return term.New(c, r) }})
 	if err != nil {
 		t.Fatal(err)
 	}

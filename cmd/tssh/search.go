@@ -31,12 +31,19 @@ func (a *app) search(ctx context.Context, args []string) error {
 	f := a.flags("search")
 	asJSON := f.Bool("json", false, "")
 	limit := f.Int("limit", 50, "")
-	form := "search [--json] [--limit N] WORDS..."
+	identity := f.String("identity", "", "")
+	form := "search [--json] [--limit N] WORDS... | search [--identity FILE] FILE.tsr... WORDS..."
 	if err := f.parse(args, 1, 64, form); err != nil {
 		return err
 	}
 	if *limit < 1 || *limit > 200 {
 		return usage("a limit is from 1 to 200").withHint("tssh " + form)
+	}
+	if files, words := localFiles(f.rest); len(files) > 0 {
+		return a.searchFiles(files, words, *identity, *limit, *asJSON)
+	}
+	if *identity != "" {
+		return usage("--identity is for a search in files").withHint("tssh " + form)
 	}
 	hc, err := a.hub(ctx)
 	if err != nil {
@@ -75,17 +82,25 @@ func (a *app) search(ctx context.Context, args []string) error {
 	if len(rows) == 0 {
 		return failed("nothing of the kind was on a screen that you may see")
 	}
+	a.printFound(rows, strings.Join(words, " "))
+	if page.Next != "" {
+		fmt.Fprintf(a.err, "tssh: hint: there are more recordings: --limit %d, or more words\n", min(200, *limit*4))
+	}
+	return nil
+}
+
+// printFound prints what was found; words are those that the hub was asked for.
+func (a *app) printFound(rows []foundRow, words string) {
 	for _, r := range rows {
 		fmt.Fprintf(a.out, "%s  %s  %s as %s on %s\n", oneLine(r.ID), r.Start.Local().Format("2006-01-02 15:04:05"), oneLine(r.Who), oneLine(r.LocalUser), oneLine(r.Host))
 		for _, l := range r.Lines {
 			fmt.Fprintf(a.out, "  %s  %s\n", recording.Clock(time.Duration(l.T*float64(time.Second))), oneLine(l.Text))
 		}
-		if r.More {
-			fmt.Fprintf(a.out, "  earlier ones too: http://%s/r/%s?q=%s\n", hubHost, oneLine(r.ID), url.QueryEscape(strings.Join(words, " ")))
+		switch {
+		case r.More && words != "":
+			fmt.Fprintf(a.out, "  earlier ones too: http://%s/r/%s?q=%s\n", hubHost, oneLine(r.ID), url.QueryEscape(words))
+		case r.More:
+			fmt.Fprintln(a.out, "  and more: --limit N")
 		}
 	}
-	if page.Next != "" {
-		fmt.Fprintf(a.err, "tssh: hint: there are more recordings: --limit %d, or more words\n", min(200, *limit*4))
-	}
-	return nil
 }

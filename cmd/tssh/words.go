@@ -143,7 +143,7 @@ Recordings:
   sessions end ID --reason WORDS              end one that runs; the person reads why
   search WORDS...                             what was on the screens of recordings
   watch ID                                    a session that still runs
-  play ID|FILE, verify ID|FILE                watch it, check it
+  play ID|FILE, verify ID|FILE                watch it, check it; --identity KEYFILE where it is sealed
   policy eval|check|test ...                  ask the policy engine
 
 Options of a login:

@@ -8,6 +8,9 @@
 // is then built again, which also happens when it is of another version or damaged. Each hub has its own,
 // also where several share one Postgres, for it belongs to the folder of recordings beside it.
 //
+// What is sealed is indexed where the hub has a key that opens it (Config.Keys), and is in the
+// file in the clear then. Without a key it is not found; what was indexed with one is taken out.
+//
 // Indexed are the lines of the transcript, exec commands, and files and forwards as "put /srv/x" and "open
 // local db:5432". A recording that runs is indexed again each time it has grown by a quarter, so the work stays
 // in proportion to its length, and once more when it ended. Of one recording at most 50,000 lines and 4 MiB of text

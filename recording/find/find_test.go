@@ -1,6 +1,7 @@
 package find
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
 	_ "modernc.org/sqlite"
 
 	"tssh/recording"
@@ -21,6 +23,8 @@ import (
 type world struct {
 	t  testing.TB
 	s  *store.Store
+	k  *recording.Keys
+	to *recording.Recipients
 	x  *Index
 	sp *recording.Spool
 	d  string
@@ -34,7 +38,7 @@ func newWorld(t testing.TB) *world {
 		t.Fatal(err)
 	}
 	if w.sp, err = recording.OpenSpool(recording.SpoolConfig{
-		Dir: filepath.Join(w.d, "spool"), MinFree: 1, Keyframer: func(cols, rows int) recording.Keyframer { return term.New(cols, rows) },
+		Dir: filepath.Join(w.d, "spool"), MinFree: 1, SealTo: func() (*recording.Recipients, error) { return w.to, nil }, Keyframer: func(cols, rows int) recording.Keyframer { return term.New(cols, rows) },
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +47,7 @@ func newWorld(t testing.TB) *world {
 }
 
 func (w *world) open() {
-	x, err := Open(Config{Path: filepath.Join(w.d, "search.db"), Store: w.s})
+	x, err := Open(Config{Path: filepath.Join(w.d, "search.db"), Store: w.s, Keys: w.k})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -246,6 +250,38 @@ func TestTheIndexIsOnlyAHelp(t *testing.T) {
 }
 
 // BenchmarkSearch is over TSSH_BENCH_RECORDINGS recordings (300; the published table is of 10,000) of 100 lines each.
+// TestSealed finds what was sealed while there is a key, and not after.
+func TestSealed(t *testing.T) {
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t)
+	if w.to, err = recording.ParseRecipients(id.Recipient().String()); err != nil {
+		t.Fatal(err)
+	}
+	w.add("web", "ls", "a needle in it\n")
+	keys, err := recording.ParseKeys([]byte(id.String()), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, k := range []*recording.Keys{nil, keys, nil} {
+		w.x.Close()
+		w.k = k
+		w.open()
+		w.update()
+		w.update()
+		if found, _ := w.find(Query{Words: "needle"}); (found != "") != (k != nil) {
+			t.Errorf("%d: with a key %v, found %q", i, k != nil, found)
+		}
+	}
+	b, err := os.ReadFile(filepath.Join(w.d, "search.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("needle left in the file: %v", bytes.Contains(b, []byte("needle")))
+}
+
 func BenchmarkSearch(b *testing.B) {
 	n := 300
 	fmt.Sscan(os.Getenv("TSSH_BENCH_RECORDINGS"), &n)

@@ -27,7 +27,8 @@ const (
 type Config struct {
 	Path  string // of the SQLite file; made if it is not there
 	Store *store.Store
-	Log   *slog.Logger // nil discards
+	Keys  *recording.Keys // open sealed recordings: what they showed is in the file then, in the clear
+	Log   *slog.Logger    // nil discards
 }
 
 // Index is the index of one store; safe for concurrent use. A driver called "sqlite" must be linked in.
@@ -136,7 +137,7 @@ func (x *Index) Update(ctx context.Context) error {
 		for _, s := range sums {
 			k, ok := have[s.Meta.ID]
 			delete(have, s.Meta.ID)
-			if !ok || s.Size != k.size && (s.Complete || !s.Live || s.Size > k.size+k.size/4) {
+			if !ok || (x.mark(&s) < 0) != (k.size < 0) || s.Size != abs(k.size) && (s.Complete || !s.Live || s.Size > k.size+k.size/4) {
 				s.Channels = nil // not needed, and there may be many
 				due = append(due, s)
 			}
@@ -205,8 +206,11 @@ func remove(ctx context.Context, tx *sql.Tx, k known) error {
 // tried again every few seconds.
 func (x *Index) add(ctx context.Context, s *store.Summary) error {
 	t, err := x.read(s)
+	var sealed *recording.SealedError
 	if err != nil {
-		x.cfg.Log.Warn("search index: recording cannot be read", "recording", s.Meta.ID, "err", err)
+		if !errors.As(err, &sealed) {
+			x.cfg.Log.Warn("search index: recording cannot be read", "recording", s.Meta.ID, "err", err)
+		}
 		t = &transcript.Transcript{}
 	}
 	tx, err := x.db.BeginTx(ctx, nil)
@@ -260,11 +264,22 @@ func (x *Index) add(ctx context.Context, s *store.Summary) error {
 		}
 	}
 	// A recording without a line takes a row number all the same, so that order and runs are clear.
-	if _, err := tx.ExecContext(ctx, "INSERT INTO recs (rec, id, size, first, last) VALUES (?, ?, ?, ?, ?)", rec, s.Meta.ID, s.Size, first, max(row, first)); err != nil {
+	if _, err := tx.ExecContext(ctx, "INSERT INTO recs (rec, id, size, first, last) VALUES (?, ?, ?, ?, ?)", rec, s.Meta.ID, x.mark(s), first, max(row, first)); err != nil {
 		return err
 	}
 	return tx.Commit()
 }
+
+// mark is the size as it is kept: negative of one that is sealed and was read without any key,
+// so that it is read again when there is one, and what was read is forgotten when there is none.
+func (x *Index) mark(s *store.Summary) int64 {
+	if s.Meta.Sealed && x.cfg.Keys == nil {
+		return -s.Size
+	}
+	return s.Size
+}
+
+func abs(n int64) int64 { return max(n, -n) }
 
 func (x *Index) read(s *store.Summary) (*transcript.Transcript, error) {
 	src, err := x.cfg.Store.Read(s.Meta.ID)
@@ -272,7 +287,7 @@ func (x *Index) read(s *store.Summary) (*transcript.Transcript, error) {
 		return nil, err
 	}
 	defer src.Close()
-	r, err := recording.NewReader(src, min(src.Size(), s.Size))
+	r, err := x.cfg.Keys.NewReader(src, min(src.Size(), s.Size))
 	if err != nil {
 		return nil, err
 	}

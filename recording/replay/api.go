@@ -2,6 +2,7 @@ package replay
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -40,6 +41,7 @@ type (
 		Live         bool      `json:"live"`
 		Mine         bool      `json:"mine"`
 		SelfAttested bool      `json:"self_attested,omitempty"`
+		Sealed       bool      `json:"sealed,omitempty"`
 	}
 	exitJSON struct {
 		Status int    `json:"status"`
@@ -65,6 +67,8 @@ type (
 		MayEnd      bool          `json:"may_end,omitempty"` // the viewer may end it
 		Frames      []frameRow    `json:"frames"`
 		Problems    []string      `json:"problems,omitempty"`
+		Locked      bool          `json:"locked,omitempty"`    // sealed, and no key here opens it
+		SealedTo    []string      `json:"sealed_to,omitempty"` // of a sealed one, whom
 	}
 	channelJSON struct {
 		N       uint32    `json:"n"`
@@ -200,7 +204,7 @@ func summarize(id policy.Identity, s *store.Summary) summaryJSON {
 	out := summaryJSON{
 		ID: s.Meta.ID, Start: s.Meta.Start, Duration: s.Duration.Seconds(), Host: s.Meta.Host, Src: s.Meta.Src, Who: person(s),
 		LocalUser: s.Meta.LocalUser, Type: first.Type, Command: first.Command, Channels: s.Opened, PTY: first.PTY, Exit: exit(first.Exit),
-		Size: s.Size, Complete: s.Complete, Live: s.Live, Mine: mine(id, s), SelfAttested: s.Meta.SelfAttested,
+		Size: s.Size, Complete: s.Complete, Live: s.Live, Mine: mine(id, s), SelfAttested: s.Meta.SelfAttested, Sealed: s.Meta.Sealed,
 	}
 	if s.End != nil {
 		out.Cause = s.End.Cause
@@ -256,6 +260,9 @@ func (v *Viewer) describe(id policy.Identity, sum *store.Summary) (detailJSON, e
 			out.Frames[i] = frameRow{i, fi.First.Seconds(), fi.Last.Seconds(), fi.Size, fi.Events, fi.Keyframe}
 		}
 		out.Duration = max(out.Duration, f.Duration().Seconds())
+		if sealed, open, to := f.Sealed(); sealed {
+			out.Locked, out.SealedTo = !open, to
+		}
 		return nil
 	})
 	return out, err
@@ -280,6 +287,9 @@ func (v *Viewer) frame(w http.ResponseWriter, r *http.Request, id policy.Identit
 			return err
 		}
 		events, key, err := f.Frame(n)
+		if sealed := (*recording.SealedError)(nil); errors.As(err, &sealed) {
+			return err
+		}
 		if err != nil {
 			v.cfg.Log.Warn("frame cannot be read", "recording", sum.Meta.ID, "frame", n, "err", err)
 			return &refusal{http.StatusUnprocessableEntity, "the part of this recording at " + recording.Clock(at) + " cannot be read", ""}

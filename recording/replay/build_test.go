@@ -54,11 +54,16 @@ var hubKey = ed25519.NewKeyFromSeed([]byte("the hub of the tests, 32 bytes..")[:
 // record makes a recording of what play does and returns its id and bytes.
 func record(t *testing.T, m recording.Meta, play func(*script)) (id string, b []byte) {
 	t.Helper()
+	return recordTo(t, m, nil, play)
+}
+
+func recordTo(t *testing.T, m recording.Meta, to func() (*recording.Recipients, error), play func(*script)) (id string, b []byte) {
+	t.Helper()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		sp, err := recording.OpenSpool(recording.SpoolConfig{
-			Dir: dir, Keyframer: func(cols, rows int) recording.Keyframer { return term.New(cols, rows) }, MinFree: 1,
+			Dir: dir, SealTo: to, Keyframer: func(cols, rows int) recording.Keyframer { return term.New(cols, rows) }, MinFree: 1,
 			Clock: func() time.Time { return m.Start.Add(time.Since(began)) },
 			Countersign: func(_ context.Context, s recording.Start) (recording.Countersignature, error) {
 				return recording.Countersign(hubKey, s, m.Start.Add(time.Since(began)))

@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
 
@@ -36,13 +37,16 @@ func (v *Viewer) cast(w http.ResponseWriter, r *http.Request, id policy.Identity
 		return err
 	}
 	defer src.Close()
-	f, err := recording.NewReader(src, src.Size())
+	f, err := v.cfg.Keys.NewReader(src, src.Size())
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	out := &lateHeader{w: w, name: sum.Meta.ID + ".cast"}
 	if err := recording.WriteCast(out, f, opt); err != nil {
+		if sealed := (*recording.SealedError)(nil); errors.As(err, &sealed) {
+			return err
+		}
 		if !out.begun {
 			return &refusal{http.StatusUnprocessableEntity, "this channel cannot be given as a cast", err.Error()}
 		}

@@ -15,6 +15,7 @@ const maxOpen = 32
 // for every frame.
 type openFiles struct {
 	store *store.Store
+	keys  *recording.Keys
 
 	mu    sync.Mutex
 	files map[string]*openFile
@@ -31,8 +32,8 @@ type openFile struct {
 	size int64
 }
 
-func newOpenFiles(s *store.Store) *openFiles {
-	return &openFiles{store: s, files: map[string]*openFile{}}
+func newOpenFiles(s *store.Store, keys *recording.Keys) *openFiles {
+	return &openFiles{store: s, keys: keys, files: map[string]*openFile{}}
 }
 
 // with calls fn with the recording, as far as it is in the store now. What fn keeps of it must
@@ -43,7 +44,7 @@ func (o *openFiles) with(sum *store.Summary, fn func(*recording.Reader) error) e
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.r == nil || f.size != sum.Size {
-		if err := f.renew(o.store, sum); err != nil {
+		if err := f.renew(o.store, o.keys, sum); err != nil {
 			return fmt.Errorf("replay: recording %s: %w", sum.Meta.ID, err)
 		}
 	}
@@ -51,12 +52,12 @@ func (o *openFiles) with(sum *store.Summary, fn func(*recording.Reader) error) e
 }
 
 // renew opens the recording, or lets it see what was appended. f.mu is held.
-func (f *openFile) renew(s *store.Store, sum *store.Summary) error {
+func (f *openFile) renew(s *store.Store, keys *recording.Keys, sum *store.Summary) error {
 	src, err := s.Read(sum.Meta.ID)
 	if err != nil {
 		return err
 	}
-	r, err := recording.NewReader(src, src.Size())
+	r, err := keys.NewReader(src, src.Size())
 	if err != nil {
 		src.Close()
 		return err

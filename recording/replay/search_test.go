@@ -18,7 +18,7 @@ import (
 // searchable gives the world an index, as it is now.
 func (w *world) searchable() {
 	w.t.Helper()
-	x, err := find.Open(find.Config{Path: filepath.Join(w.t.TempDir(), "search.db"), Store: w.store})
+	x, err := find.Open(find.Config{Path: filepath.Join(w.t.TempDir(), "search.db"), Store: w.store, Keys: w.viewer.cfg.Keys})
 	if err != nil {
 		w.t.Fatal(err)
 	}

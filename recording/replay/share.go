@@ -41,6 +41,9 @@ func (v *Viewer) share(w http.ResponseWriter, r *http.Request, id policy.Identit
 	if js.body == nil || style.body == nil {
 		return &refusal{http.StatusServiceUnavailable, errNoPage.Error(), ""}
 	}
+	if sum.Meta.Sealed { // the page has the file, which it could not open
+		return &refusal{http.StatusUnprocessableEntity, "this recording is sealed, and one page cannot carry the key: download the .tsr", ""}
+	}
 	if sum.Size > maxShared {
 		return &refusal{http.StatusUnprocessableEntity, "this recording is too large for one page: download the .tsr or .cast", ""}
 	}

@@ -73,7 +73,7 @@ func (v *Viewer) read(sum *store.Summary) (*transcript.Transcript, error) {
 		return nil, err
 	}
 	defer src.Close()
-	r, err := recording.NewReader(src, src.Size())
+	r, err := v.cfg.Keys.NewReader(src, src.Size())
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tssh/policy"
+	"tssh/recording"
 	"tssh/recording/audit"
 	"tssh/recording/find"
 	"tssh/recording/live"
@@ -30,6 +31,8 @@ type Config struct {
 	// Token opens the viewer over loopback, to TokenIdentity. Empty: not open over loopback.
 	Token         string
 	TokenIdentity policy.Identity
+	// Keys open recordings that are sealed; nil: those are listed, and shown to nobody.
+	Keys *recording.Keys
 	// Search looks through what was on the screens; nil means that there is no search over all recordings.
 	Search *find.Index
 	// Live is the way to the hosts of sessions that run; nil: none can be ended here.
@@ -71,7 +74,7 @@ func New(cfg Config) (*Viewer, error) {
 	}
 	v := &Viewer{
 		cfg: cfg, assets: assets, cookie: cookieName(cfg.Token),
-		open: newOpenFiles(cfg.Store), seen: newSeen(cfg.Clock), mux: http.NewServeMux(),
+		open: newOpenFiles(cfg.Store, cfg.Keys), seen: newSeen(cfg.Clock), mux: http.NewServeMux(),
 	}
 	v.texts = &texts{v: v}
 	for pattern, h := range map[string]func(http.ResponseWriter, *http.Request, policy.Identity) error{
@@ -136,7 +139,11 @@ func (v *Viewer) known(h func(http.ResponseWriter, *http.Request, policy.Identit
 		if err == nil {
 			return
 		}
-		if errors.As(err, &no) {
+		var sealed *recording.SealedError
+		if errors.As(err, &sealed) {
+			no = &refusal{http.StatusLocked, saySealed, ""}
+		}
+		if no != nil || errors.As(err, &no) {
 			v.refuse(w, r, no)
 			return
 		}
@@ -144,6 +151,9 @@ func (v *Viewer) known(h func(http.ResponseWriter, *http.Request, policy.Identit
 		v.refuse(w, r, &refusal{http.StatusInternalServerError, "the recorder has trouble of its own; its log says which", ""})
 	}
 }
+
+// saySealed are the words for what is sealed to others.
+const saySealed = "this recording is sealed, and this recorder has no key that opens it: download the .tsr, and play it with tssh play FILE --identity KEYFILE"
 
 // refuse answers in JSON under /api, and with a plain line everywhere else.
 func (v *Viewer) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {

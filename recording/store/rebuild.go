@@ -190,7 +190,8 @@ func verify(path string, size int64) (*recording.Verifier, error) {
 type reader struct {
 	f      *os.File
 	file   *recording.Reader
-	frames int // read so far
+	frames int   // read so far
+	at     int64 // of a sealed one, where its outline goes on
 }
 
 // readNew brings sum up to date with the frames in the first sum.Size bytes that were not read
@@ -206,11 +207,14 @@ func (s *Store) readNew(r *rec, sum *Summary) error {
 			return errors.Join(err, f.Close())
 		}
 		s.readers.Add(1)
-		r.reader = &reader{f: f, file: file, frames: r.read}
+		r.reader = &reader{f: f, file: file, frames: r.read, at: r.outlined}
 	} else if err := r.reader.file.Refresh(sum.Size); err != nil {
 		return err
 	}
 	d := r.reader
+	if sealed, _, _ := d.file.Sealed(); sealed {
+		return s.readOutline(r, sum)
+	}
 	for ; d.frames < len(d.file.Index()); d.frames++ {
 		events, _, err := d.file.Frame(d.frames)
 		if err != nil {
@@ -224,6 +228,19 @@ func (s *Store) readNew(r *rec, sum *Summary) error {
 	}
 	r.read = d.frames
 	return nil
+}
+
+// readOutline does the same for a sealed recording, with or without a key here: what is sealed
+// stays out of summaries, which are files of their own.
+func (s *Store) readOutline(r *rec, sum *Summary) (err error) {
+	d := r.reader
+	d.at, err = d.file.Outline(d.at, func(e recording.Event) error {
+		sum.apply(e)
+		return nil
+	})
+	r.outlined = d.at
+	sum.Duration = max(sum.Duration, d.file.Duration())
+	return err
 }
 
 // closeReader is called with r.mu held, or before r is in the list.

@@ -94,6 +94,7 @@ type rec struct {
 	verifier *recording.Verifier // nil when it must be made from the file
 	reader   *reader             // nil when closed
 	read     int                 // frames that the summary has
+	outlined int64               // of a sealed one, up to where it has the outline
 	used     time.Time           // last append
 
 	sum      Summary

@@ -27,10 +27,15 @@ func meta(host, command string, start time.Time) recording.Meta {
 // made is a finished recording of some seconds, with several frames and signatures.
 func made(t *testing.T, m recording.Meta) (id string, b []byte) {
 	t.Helper()
+	return madeTo(t, m, nil)
+}
+
+func madeTo(t *testing.T, m recording.Meta, to func() (*recording.Recipients, error)) (id string, b []byte) {
+	t.Helper()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		sp, err := recording.OpenSpool(recording.SpoolConfig{Dir: dir, MinFree: 1, Clock: func() time.Time { return m.Start.Add(time.Since(began)) }})
+		sp, err := recording.OpenSpool(recording.SpoolConfig{Dir: dir, MinFree: 1, SealTo: to, Clock: func() time.Time { return m.Start.Add(time.Since(began)) }})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -22,6 +22,7 @@ export interface Summary {
   live: boolean;
   mine: boolean;
   self_attested?: boolean;
+  sealed?: boolean; // encrypted to recipients
 }
 
 export interface Channel {
@@ -48,6 +49,8 @@ export interface Detail extends Summary {
   may_end?: boolean; // whoever looks at it may end it
   frames: FrameInfo[];
   problems?: string[];
+  locked?: boolean; // sealed, and no key of the recorder opens it
+  sealed_to?: string[];
 }
 
 export interface Keyframe { channel: number; cols: number; rows: number; data: Uint8Array }

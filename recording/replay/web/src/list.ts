@@ -153,7 +153,7 @@ function picture(row: HTMLElement, s: api.LastScreen): void {
 
 function row(r: api.Summary): HTMLElement {
   const href = `/r/${encodeURIComponent(r.id)}`;
-  const what = r.type === "exec" ? h("code", { title: r.command }, r.command || "a command") :
+  const what = r.type === "exec" ? h("code", { title: r.command }, r.command || (r.sealed ? "a command (sealed)" : "a command")) :
     h("span", { class: "kind" }, r.type === "shell" ? "shell" : r.type === "sftp" ? "files" : "nothing");
   const tr = h("tr", { "data-id": r.id },
     h("td", { class: "who" }, h("a", { href }, r.who || r.src), r.src ? h("small", null, `from ${r.src}`) : null),
@@ -161,7 +161,7 @@ function row(r: api.Summary): HTMLElement {
     h("td", { class: "what" }, what, r.channels > 1 ? h("small", null, `and ${r.channels - 1} more`) : null),
     h("td", { class: "when" }, h("time", { datetime: r.start, title: new Date(r.start).toLocaleString() }, when(r.start))),
     h("td", { class: "long" }, length(r.duration), h("small", null, size(r.size))),
-    h("td", { class: "end" }, ending(r)));
+    h("td", { class: "end" }, ending(r), r.sealed ? h("small", { class: "sealed", title: "encrypted to its recipients" }, "sealed") : null));
   // The link is what keyboards and screen readers use; a click anywhere in the row follows it.
   tr.addEventListener("click", (e) => {
     if (e.target instanceof HTMLElement && e.target.closest("a")) return;

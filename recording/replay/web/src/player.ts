@@ -5,6 +5,7 @@ import { h, replace } from "./dom";
 import { endButton } from "./end";
 import { clock, length, size, wall, when } from "./format";
 import { ending } from "./list";
+import { showLocked } from "./locked";
 import { Notes } from "./notes";
 import { Playback, SPEEDS } from "./playback";
 import { Recording } from "./recording";
@@ -35,7 +36,9 @@ const KEYS: [string, string][] = [
 export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
   // A page that was opened from a file keeps its place behind the #.
   const params = new URLSearchParams(api.isOffline() ? location.hash.slice(1) : location.search);
-  const rec = new Recording(await api.detail(id));
+  const detail = await api.detail(id);
+  if (detail.locked) return showLocked(main, detail);
+  const rec = new Recording(detail);
   const d = () => rec.d;
   document.title = `${d().who || d().src} as ${d().local_user} on ${d().host}`;
 
