@@ -535,12 +535,21 @@ func Few(names []string) string {
 // LockedOut names the machines that an administrator can log in to under old, and none
 // under new.
 func LockedOut(old, new *Policy, d *Directory) []string {
+	return lockedOut(old, new, d, func(id *Identity) bool { return id.Role == RoleAdmin || id.Role == RoleOwner })
+}
+
+// LockedOutOf names the machines that the person can log in to under old, and not under new.
+func LockedOutOf(old, new *Policy, d *Directory, person Login) []string {
+	return lockedOut(old, new, d, func(id *Identity) bool { return id.User == person && !id.External })
+}
+
+func lockedOut(old, new *Policy, d *Directory, who func(*Identity) bool) []string {
 	all := classes(d, old, new)
 	var out []string
 	for _, dst := range all {
 		had, has := false, false
 		for _, src := range all {
-			if src.id.Role != RoleAdmin && src.id.Role != RoleOwner {
+			if !who(&src.id) {
 				continue
 			}
 			ask := accounts(src, dst, "", old, new)

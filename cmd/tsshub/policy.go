@@ -39,7 +39,7 @@ func (c *cli) policyFile(name string) (coord.PolicyRequest, error) {
 	if err != nil {
 		return coord.PolicyRequest{}, errFile("the policy", name, err)
 	}
-	return coord.PolicyRequest{Name: name, Text: string(b)}, nil
+	return coord.PolicyRequest{Name: name, Text: string(b), Editor: editor()}, nil
 }
 
 func (c *cli) policyTry(path, name string, ifMatch int64) (coord.CheckResult, error) {
@@ -135,7 +135,7 @@ func (c *cli) policyRevert(rev string) error {
 	if err != nil {
 		return err
 	}
-	r, err := c.policyPut(coord.AdminPolicySet, coord.PolicyRequest{Name: "revision-" + rev, Text: v.Text})
+	r, err := c.policyPut(coord.AdminPolicySet, coord.PolicyRequest{Name: "revision-" + rev, Text: v.Text, Editor: editor()})
 	return c.policyDone(r, err)
 }
 

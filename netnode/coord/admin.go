@@ -57,7 +57,8 @@ type (
 		Name string `json:"name"` // what problems are told under
 		Text string `json:"text"`
 		// IfMatch is the revision that the policy in force must have; 0 does not ask.
-		IfMatch int64 `json:"if_match,omitempty"`
+		IfMatch int64  `json:"if_match,omitempty"`
+		Editor  Editor `json:"editor,omitzero"`
 	}
 	RevRequest struct {
 		Rev int64 `json:"rev"`
@@ -148,10 +149,10 @@ func (s *Server) Admin() http.Handler {
 		return r, s.RemoveNode(ctx, who, r.Name)
 	})
 	post(s, mux, AdminPolicySet, func(ctx context.Context, who string, r PolicyRequest) (any, error) {
-		return s.SetPolicy(ctx, who, r.Name, []byte(r.Text), r.IfMatch)
+		return s.changePolicy(ctx, who, r)
 	})
 	post(s, mux, AdminPolicyTry, func(_ context.Context, _ string, r PolicyRequest) (any, error) {
-		return s.CheckPolicy(r.Name, []byte(r.Text)), nil
+		return s.tryPolicy(r), nil
 	})
 	get(AdminRelayList, func() any { return s.Relays() })
 	post(s, mux, AdminRelayAdd, func(ctx context.Context, who string, r netmap.Relay) (any, error) { return s.AddRelay(ctx, who, r) })

@@ -55,6 +55,11 @@ type CheckResult struct {
 // CheckPolicy tries a policy on this mesh: whether it can be read, and whether its own
 // tests hold. name is what problems are told under.
 func (s *Server) CheckPolicy(name string, text []byte) CheckResult {
+	return s.tryPolicy(PolicyRequest{Name: name, Text: string(text)})
+}
+
+func (s *Server) tryPolicy(req PolicyRequest) CheckResult {
+	name, text := req.Name, []byte(req.Text)
 	r := CheckResult{Problems: []string{}}
 	if len(text) > netmap.MaxPolicy {
 		r.Problems = append(r.Problems, fmt.Sprintf("%s: %d bytes, at most %d", name, len(text), netmap.MaxPolicy))
@@ -69,7 +74,7 @@ func (s *Server) CheckPolicy(name string, text []byte) CheckResult {
 			return r
 		}
 		problems = append(problems, policy.RunTests(p, d)...)
-		r.Warnings = s.lockouts(name, p, d)
+		r.Warnings = s.lockouts(name, p, d, req.Editor)
 		r.Problems = append(r.Problems, s.behind(name, p)...)
 	}
 	for _, x := range problems {
@@ -115,15 +120,19 @@ func (s *Server) directory() (*policy.Directory, error) {
 // SetPolicy puts a policy in force, on every host within the moment, or says why not.
 // With ifMatch it does so only while the policy in force is of that revision.
 func (s *Server) SetPolicy(ctx context.Context, who, name string, text []byte, ifMatch int64) (CheckResult, error) {
+	return s.changePolicy(ctx, who, PolicyRequest{Name: name, Text: string(text), IfMatch: ifMatch})
+}
+
+func (s *Server) changePolicy(ctx context.Context, who string, r PolicyRequest) (CheckResult, error) {
 	if len(s.c.Policy) > 0 {
 		return CheckResult{}, refuse(CodePolicy, "this hub takes its policy from %s: change that file and send tsshub serve a SIGHUP", s.c.PolicyName)
 	}
-	return s.setPolicy(ctx, who, name, text, ifMatch)
+	return s.setPolicy(ctx, who, r)
 }
 
 // Reload puts the text of the file that the hub was started with in force.
 func (s *Server) Reload(ctx context.Context, text []byte) error {
-	r, err := s.setPolicy(ctx, "hub (--policy)", s.c.PolicyName, text, 0)
+	r, err := s.setPolicy(ctx, "hub (--policy)", PolicyRequest{Name: s.c.PolicyName, Text: string(text)})
 	if err != nil {
 		return err
 	}
@@ -136,12 +145,12 @@ func (s *Server) Reload(ctx context.Context, text []byte) error {
 	return nil
 }
 
-func (s *Server) setPolicy(ctx context.Context, who, name string, text []byte, ifMatch int64) (CheckResult, error) {
-	r := s.CheckPolicy(name, text)
+func (s *Server) setPolicy(ctx context.Context, who string, req PolicyRequest) (CheckResult, error) {
+	r := s.tryPolicy(req)
 	if !r.OK {
 		return r, nil
 	}
 	var err error
-	r.Rev, err = s.putPolicy(ctx, who, name, text, ifMatch)
+	r.Rev, err = s.putPolicy(ctx, who, req.Name, []byte(req.Text), req.IfMatch)
 	return r, err
 }

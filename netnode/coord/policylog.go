@@ -122,16 +122,16 @@ func (s *Server) DiffPolicy(name string, text []byte) ([]policy.Change, error) {
 	return out, nil
 }
 
-// lockouts warns of machines that no administrator could log in to any more.
-func (s *Server) lockouts(name string, next *policy.Policy, d *policy.Directory) []string {
+// lockouts warns of machines that no administrator, or not the editor, could log in to any more.
+func (s *Server) lockouts(name string, next *policy.Policy, d *policy.Directory, e Editor) []string {
 	s.mu.RLock()
 	old := s.st.view.policy
 	s.mu.RUnlock()
-	hosts := policy.LockedOut(old, next, d)
-	if len(hosts) == 0 {
-		return nil
+	var out []string
+	if hosts := policy.LockedOut(old, next, d); len(hosts) > 0 {
+		out = append(out, fmt.Sprintf("%s: warning: no administrator could log in on %s any more", name, policy.Few(hosts)))
 	}
-	return []string{fmt.Sprintf("%s: warning: no administrator could log in on %s any more", name, policy.Few(hosts))}
+	return append(out, selfLockouts(name, old, next, d, e)...)
 }
 
 // maxBehind bounds how many hosts are named as too old.
