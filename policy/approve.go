@@ -15,6 +15,7 @@ type tagOwner struct {
 type approver struct {
 	prefix netip.Prefix
 	who    []selector
+	off    int // in the text
 }
 
 // names reports whether the selectors name the node by who it is.
@@ -111,4 +112,25 @@ func (p *Policy) routeApproved(node *Identity, prefix netip.Prefix) (ok bool, en
 		}
 	}
 	return false, -1, "no-approver: autoApprovers.routes does not name the node for this prefix"
+}
+
+// NeedsRoutes tells, as warnings, what of the policy is about networks behind nodes, for a
+// mesh whose nodes have none: rules with via, and approvers of routes and exit nodes.
+func (p *Policy) NeedsRoutes() []Problem {
+	r := newReport(p.name, p.text)
+	const none = "machines of this mesh lead to no other networks yet"
+	for _, a := range p.approvers {
+		r.warnf(a.off, "autoApprovers.routes[%q] has no effect: %s", a.prefix, none)
+	}
+	if p.exit != nil {
+		r.warnf(p.exit.off, "autoApprovers.exitNode has no effect: %s", none)
+	}
+	last := -1
+	for i := range p.net.rules {
+		if rule := &p.net.rules[i]; len(rule.via) > 0 && rule.off != last {
+			last = rule.off
+			r.warnf(rule.off, "%s[%d] has no effect, as it has via: %s", rule.section, rule.rule, none)
+		}
+	}
+	return r.sorted()
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -231,6 +232,37 @@ func TestTogether(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// TestAdjacentNeedsNetwork: an ssh rule without a network rule makes nobody known to anybody,
+// and NoWay tells who wrote it.
+func TestAdjacentNeedsNetwork(t *testing.T) {
+	text := `{"tagOwners": {"tag:web": []}, "acls": [{"action": "accept", "src": ["bob@example.com"], "dst": ["tag:web:PORT"]}], "ssh": [
+	{"action": "accept", "src": ["alice@example.com"], "dst": ["tag:web"], "users": ["deploy"]},
+	{"action": "accept", "src": ["bob@example.com"], "dst": ["tag:web"], "users": ["deploy"]},
+	{"action": "accept", "src": ["carol@example.com"], "dst": ["tag:web"], "users": ["deploy"]}]}`
+	d, err := ReadDirectory([]byte(`{"nodes": [{"name": "a", "user": "alice@example.com", "addresses": ["100.64.0.1"]},
+		{"name": "b", "user": "bob@example.com", "addresses": ["100.64.0.2"]}, {"name": "w", "tags": ["tag:web"], "addresses": ["100.64.0.3"]}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, _ := d.Node("a")
+	b, _ := d.Node("b")
+	w, _ := d.Node("w")
+	for port, want := range map[string][]string{"22": {"ssh[0]"}, "80": {"ssh[0]", "ssh[1]"}} {
+		p := mustParse(t, []byte(strings.Replace(text, "PORT", port, 1)))
+		if Adjacent(p, a, w) || !Adjacent(p, b, w) {
+			t.Errorf("port %s: the ssh rule alone makes them known, or the network rule does not", port)
+		}
+		var got []string
+		for _, q := range NoWay(p, d) {
+			rule, _, _ := strings.Cut(q.Words, " lets nobody in: ")
+			got = append(got, rule)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("port %s: %v, not %v", port, got, want)
+		}
+	}
 }
 
 // TestAdjacentVia: of the routers of a route only those know the source that via chooses.

@@ -168,6 +168,49 @@ func (l *linter) logins() {
 	}
 }
 
+// maxPairs bounds how many pairs of people and machines NoWay looks at.
+const maxPairs = 250_000
+
+// NoWay warns of ssh rules whose logins no network rule lets through to TCP port 22, on the
+// people and machines of the directory: the login needs both, and each alone looks right.
+func NoWay(p *Policy, d *Directory) []Problem {
+	r := newReport(p.name, p.text)
+	all := classes(d, p)
+	named, through := make([]bool, len(p.ssh.rules)), make([]bool, len(p.ssh.rules))
+	looked := 0
+	for _, src := range all {
+		for _, dst := range all {
+			if len(dst.names) == 0 || len(src.names) == 0 || !p.ssh.reaches(&src.id, &dst.id) {
+				continue
+			}
+			if looked++; looked > maxPairs {
+				return nil
+			}
+			open := src.src4.addr.IsValid() && dst.src4.addr.IsValid() && p.net.find(&src.src4, &dst.src4, protoTCP, 22) >= 0 ||
+				src.src6.addr.IsValid() && dst.src6.addr.IsValid() && p.net.find(&src.src6, &dst.src6, protoTCP, 22) >= 0
+			from := party{id: &src.id, own: true, mesh: true}
+			to := party{id: &dst.id, own: true, mesh: true}
+			for i := range p.ssh.rules {
+				rule := &p.ssh.rules[i]
+				if through[i] {
+					continue
+				}
+				_, ok := namedBy(rule.src, &from)
+				_, tagged := namedBy(tagsOf(rule.dst), &to)
+				if ok && (tagged || rule.own && sameOwner(&src.id, &dst.id)) {
+					named[i], through[i] = true, open
+				}
+			}
+		}
+	}
+	for i := range p.ssh.rules {
+		if named[i] && !through[i] {
+			r.warnf(p.ssh.rules[i].off, "ssh[%d] lets nobody in: no acl or grant allows TCP port 22 between its src and its dst", p.ssh.rules[i].index)
+		}
+	}
+	return r.sorted()
+}
+
 // flows looks for network rules that allow nothing, or nothing that an earlier one does not.
 func (l *linter) flows() {
 	type seen struct {

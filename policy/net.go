@@ -167,8 +167,13 @@ func (p *Policy) decideNet(src, dst *party, proto uint8, port uint16) NetDecisio
 	return NetDecision{Rule: -1, Reason: "no-rule: no acl or grant allows this"}
 }
 
-// Adjacent reports whether a may reach b or b may reach a, by any rule, at any port, or
-// both are one person's: whether each should know of the other.
+// Adjacent reports whether a may reach b or b may reach a, by any network rule, at any
+// port, or both are one person's: whether each should know of the other.
+//
+// A login that an ssh rule allows and no network rule lets through is not enough, as in the
+// original: there is no way to the port, so all that knowing of each other would bring is
+// handshakes, and names and endpoints in the hands of those who can do nothing with them.
+// That such a rule lets nobody in is told to who can mend it: NoWay and Lint.
 func Adjacent(p *Policy, a, b Identity) bool {
 	if p == nil || !a.Valid() || !b.Valid() {
 		return false
@@ -177,9 +182,6 @@ func Adjacent(p *Policy, a, b Identity) bool {
 }
 
 func (p *Policy) reaches(src, dst *Identity) bool {
-	if p.ssh.reaches(src, dst) {
-		return true
-	}
 	t := p.net
 	self := sameOwner(src, dst)
 	var sb, db [chunk]uint64

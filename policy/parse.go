@@ -239,12 +239,12 @@ func (f *file) readApprovers(v *hujson.Value) {
 				}
 				f.warnHostBits(m.key, what)
 				who := f.names.selectors(f.report, what, "approver", f.list(m.value, what), atApprover)
-				f.policy.approvers = append(f.policy.approvers, approver{pfx.Masked(), who})
+				f.policy.approvers = append(f.policy.approvers, approver{pfx.Masked(), who, m.key.off})
 			}
 		},
 		"exitNode": func(v *hujson.Value) {
 			what := "autoApprovers.exitNode"
-			f.policy.exit = &approver{who: f.names.selectors(f.report, what, "approver", f.list(v, what), atApprover)}
+			f.policy.exit = &approver{who: f.names.selectors(f.report, what, "approver", f.list(v, what), atApprover), off: v.StartOffset}
 		},
 		"services": func(v *hujson.Value) {
 			for _, m := range f.members(v, "autoApprovers.services", false) {

@@ -49,8 +49,8 @@
 //
 // Two nodes know each other when the policy lets one of them reach the other
 // (policy.Adjacent) or when they are one person's. The question is asked once per pair
-// of classes: owner or tags, role, attributes, and the prefixes written in the policy
-// that a node's addresses are in. Everybody knows the hub's own node (tag:tsshub), and
+// of classes: owner or tags, role, attributes, routes, and the prefixes written in the
+// policy that a node's addresses are in. Everybody knows the hub's own node (tag:tsshub), and
 // it knows everybody. A change of the policy costs a look at every node for every
 // stream: 1,000 nodes are a million look-ups, 10,000 are a hundred times that, and
 // beyond it whole cells of the class matrix have to be compared instead. The person's

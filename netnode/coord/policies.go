@@ -74,6 +74,8 @@ func (s *Server) tryPolicy(req PolicyRequest) CheckResult {
 			return r
 		}
 		problems = append(problems, policy.RunTests(p, d)...)
+		problems = append(problems, p.NeedsRoutes()...) // node records have no routes
+		problems = append(problems, policy.NoWay(p, d)...)
 		r.Warnings = s.lockouts(name, p, d, req.Editor)
 		r.Problems = append(r.Problems, s.behind(name, p)...)
 	}

@@ -56,6 +56,12 @@ func (v *view) class(id *policy.Identity) string {
 		}
 		fmt.Fprintf(&b, " a %x", h.Sum(nil))
 	}
+	if id.Exit {
+		b.WriteString(" exit")
+	}
+	for _, r := range slices.SortedFunc(slices.Values(id.Routes), netip.Prefix.Compare) {
+		fmt.Fprintf(&b, " r%v", r)
+	}
 	for i, p := range v.named {
 		for _, a := range id.Addrs {
 			if p.Contains(a) {
