@@ -17,6 +17,7 @@
 // are indexed; what comes later is not found here, and is by the search inside the recording.
 //
 //	recs   rec, id, size (bytes that were indexed), first, last (rows in lines)
+//	files  rec, path: what sftp and scp did something to, whole, for the list's path: filter
 //	lines  fts5: text; rec, ch, at (ms) not indexed. Tokens are runs of letters and digits, folded
 //	       (unicode61): "10.0.0.5" is a phrase of four
 //

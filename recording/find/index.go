@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	version  = 1 // of the schema and of what is put into it
+	version  = 2 // of the schema and of what is put into it
 	maxLines = 50_000
 	maxBytes = 4 << 20
 	every    = 3 * time.Second
@@ -41,6 +41,7 @@ type Index struct {
 const schema = `
 CREATE TABLE recs (rec INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL);
 CREATE VIRTUAL TABLE lines USING fts5(text, rec UNINDEXED, ch UNINDEXED, at UNINDEXED, tokenize = 'unicode61');
+CREATE TABLE files (rec INTEGER NOT NULL, path TEXT NOT NULL, PRIMARY KEY (rec, path)) WITHOUT ROWID;
 `
 
 // Open opens the index, or begins a new one where there is none that can be used.
@@ -198,6 +199,9 @@ func remove(ctx context.Context, tx *sql.Tx, k known) error {
 	if _, err := tx.ExecContext(ctx, "DELETE FROM lines WHERE rowid BETWEEN ? AND ?", k.first, k.last); err != nil {
 		return err
 	}
+	if _, err := tx.ExecContext(ctx, "DELETE FROM files WHERE rec = ?", k.rec); err != nil {
+		return err
+	}
 	_, err := tx.ExecContext(ctx, "DELETE FROM recs WHERE rec = ?", k.rec)
 	return err
 }
@@ -256,6 +260,11 @@ func (x *Index) add(ctx context.Context, s *store.Summary) error {
 		}
 		if err := line(m.Channel, m.At, m.Text); err != nil {
 			return err
+		}
+		for _, p := range m.Paths {
+			if _, err := tx.ExecContext(ctx, "INSERT OR IGNORE INTO files (rec, path) VALUES (?, ?)", rec, p); err != nil {
+				return err
+			}
 		}
 	}
 	for _, l := range t.Lines {

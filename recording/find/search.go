@@ -184,3 +184,29 @@ func matchOf(words, suffix string) string {
 	}
 	return strings.Join(parts, " AND ")
 }
+
+// MaxPaths is how many recordings Paths gives at most, the newest.
+const MaxPaths = 10_000
+
+// Paths gives the ids of recordings in which something was done to a file whose path has part in it; letters of either
+// case are the same, and a * stands for anything. Whether somebody may see them is for the caller to ask.
+func (x *Index) Paths(ctx context.Context, part string) (map[string]bool, error) {
+	like := strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`, "*", "%").Replace(part)
+	rows, err := x.db.QueryContext(ctx, `SELECT DISTINCT recs.id FROM files JOIN recs ON recs.rec = files.rec WHERE files.path LIKE ? ESCAPE '\' ORDER BY files.rec DESC LIMIT ?`, "%"+like+"%", MaxPaths)
+	if err != nil {
+		return nil, fmt.Errorf("find: %w", err)
+	}
+	defer rows.Close()
+	ids := map[string]bool{}
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, fmt.Errorf("find: %w", err)
+		}
+		ids[id] = true
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("find: %w", err)
+	}
+	return ids, nil
+}

@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"context"
 	"fmt"
 	"net/url"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"tssh/policy"
 	"tssh/recording"
 	"tssh/recording/find"
+	"tssh/recording/transcript"
 )
 
 // searchable gives the world an index, as it is now.
@@ -153,11 +155,21 @@ func TestFilterTerms(t *testing.T) {
 	m := meta("", "root", "web", w.now.Add(-100*time.Hour))
 	m.SrcTags = []string{"tag:ci"}
 	w.keep(m, ended("deploy.sh", 1))
+	w.keep(meta("carol@example.com", "web", "files", w.now.Add(-200*time.Hour)), func(s *script) {
+		s.json(1, recording.KindOpen, recording.Open{Type: "sftp", Command: "copy"})
+		s.json(1, recording.KindFile, recording.File{Op: "put", Path: "/srv/100%_done/Index.html", Bytes: 3})
+		s.wait(time.Minute).json(1, recording.KindFile, recording.File{Op: "rename", Path: "/srv/a", Target: "/srv/secret/b.conf"})
+	})
+	if res := w.ask("GET", hub+"/api/recordings?q=path:/srv", fromRoot); res.StatusCode != 400 || !strings.Contains(body(t, res), "no index of files") {
+		t.Errorf("path: without an index: %d", res.StatusCode)
+	}
+	w.searchable()
 	for q, want := range map[string]string{
 		"who:alice": "make", "host:web": "make deploy.sh", "host:we": "", "as:root": "ls deploy.sh", "tag:ci": "deploy.sh", "tag:nope": "",
 		"exit:0": "ls", "exit:!0": "make deploy.sh", "exit:2": "make", "cmd:deploy": "deploy.sh", "kind:exec": "make ls deploy.sh", "kind:shell": "",
-		"after:48h": "make", "before:48h": "ls deploy.sh", "after:2026-11-17 before:2026-11-19": "ls", "longer:30s": "make ls deploy.sh", "longer:2m": "",
+		"after:48h": "make", "before:48h": "ls deploy.sh copy", "after:2026-11-17 before:2026-11-19": "ls", "longer:30s": "make ls deploy.sh copy", "longer:2m": "",
 		"host:web host:db": "make ls deploy.sh", "host:web as:root": "deploy.sh", "is:live": "", "is:interactive": "", "from:laptop ls": "ls",
+		"path:/srv/100%_done/": "copy", "path:INDEX": "copy", "path:/srv/*/b.conf": "copy", "path:nope": "", "path:100_": "", "path:/srv/a host:web": "", "path:nope path:secret": "copy", "kind:sftp path:x*y": "",
 	} {
 		if got := w.ids(fromRoot, "?q="+url.QueryEscape(q)); got != want {
 			t.Errorf("%s: %q, want %q", q, got, want)
@@ -167,5 +179,23 @@ func TestFilterTerms(t *testing.T) {
 		if res := w.ask("GET", hub+"/api/recordings?q="+q, fromRoot); res.StatusCode != 400 {
 			t.Errorf("%s: %d", q, res.StatusCode)
 		}
+	}
+}
+
+func TestSearchInOneRecordingIsBoundedInTime(t *testing.T) {
+	tr := &transcript.Transcript{}
+	for i := range 100 {
+		tr.Lines = append(tr.Lines, transcript.Line{At: time.Duration(i) * time.Second, Text: "line"})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	n := 0
+	out := fitting(ctx, tr, func(string) bool {
+		if n++; n == 10 {
+			cancel()
+		}
+		return true
+	})
+	if len(out.Lines) != 10 || out.Until != 10 {
+		t.Errorf("%d lines, until %v", len(out.Lines), out.Until)
 	}
 }

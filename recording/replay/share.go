@@ -6,20 +6,27 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"html"
 	"io"
 	"net/http"
 
 	"tssh/policy"
+	"tssh/recording"
+	"tssh/recording/store"
 )
 
-// maxShared bounds a file that is shared, in bytes of the recording: it is made in memory, and a browser opens it whole.
-const maxShared = 24 << 20
+// Bounds of a file that is shared: it is made in memory, and a browser opens it whole.
+const (
+	maxShared       = 24 << 20 // bytes of the recording
+	maxSharedFrames = 64 << 20 // bytes of the frames that were opened, where it is sealed
+)
 
 // sharedJSON is the data of a shared page beside the recording itself, which the page reads, verifies and plays.
 type sharedJSON struct {
 	Detail     detailJSON     `json:"detail"`
+	Frames     []frameJSON    `json:"frames,omitempty"` // where the recording is sealed, so that the page cannot read it
 	Transcript transcriptJSON `json:"transcript"`
 	Proof      proofJSON      `json:"proof"`
 }
@@ -63,9 +70,14 @@ func (v *Viewer) share(w http.ResponseWriter, r *http.Request, id policy.Identit
 	if out.Detail, err = v.describe(id, &sum); err != nil {
 		return err
 	}
-	out.Detail.Live = false
+	out.Detail.Live, out.Detail.Viewer = false, viewerJSON{}
 	out.Detail.Frames = nil // the page makes it from the file
 	out.Proof = proofJSON{Exported: v.cfg.Clock().UTC().Format("2006-01-02 15:04:05 UTC"), By: id.Who()}
+	if sum.Meta.Sealed {
+		if out.Frames, err = v.opened(&sum); err != nil {
+			return err
+		}
+	}
 	t, err := v.texts.of(&sum)
 	if err != nil {
 		return err
@@ -101,4 +113,29 @@ func (v *Viewer) share(w http.ResponseWriter, r *http.Request, id policy.Identit
 		v.cfg.Log.Debug("share", "err", err) // the browser went away
 	}
 	return nil
+}
+
+// opened gives the frames of a sealed recording, if there is a key here that opens it.
+func (v *Viewer) opened(sum *store.Summary) (frames []frameJSON, err error) {
+	err = v.open.with(sum, func(f *recording.Reader) error {
+		size := 0
+		for i := range f.Index() {
+			events, key, err := f.Frame(i)
+			if sealed := (*recording.SealedError)(nil); errors.As(err, &sealed) {
+				return &refusal{http.StatusUnprocessableEntity, "this recording is sealed, and no key here opens it: download the .tsr", ""}
+			}
+			if err != nil {
+				return err
+			}
+			for _, e := range events {
+				size += len(e.Data) + 40
+			}
+			if size > maxSharedFrames {
+				return &refusal{http.StatusUnprocessableEntity, "this recording is too large for one page: download the .tsr or .cast", ""}
+			}
+			frames = append(frames, encodeFrame(i, events, key))
+		}
+		return nil
+	})
+	return frames, err
 }

@@ -1,11 +1,13 @@
 package replay
 
 import (
+	"context"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
+	"tssh/recording/find"
 	"tssh/recording/store"
 )
 
@@ -13,12 +15,10 @@ import (
 // words go to the store, which looks for them in person, host, user, command and id. All must fit; a term
 // that is given twice fits either way.
 type terms struct {
-	live bool
-	fits [][]func(*store.Summary) bool
+	live  bool
+	paths []string // of files; the index knows in which recordings
+	fits  [][]func(*store.Summary) bool
 }
-
-// termNames is what the page and the refusal tell the person.
-const termNames = "who, host, as, from, tag, kind, cmd, exit, after, before, longer, is"
 
 func parseTerms(words string, now time.Time) (t terms, rest string, no *refusal) {
 	var plain []string
@@ -27,6 +27,10 @@ func parseTerms(words string, now time.Time) (t terms, rest string, no *refusal)
 		name, value, named := strings.Cut(w, ":")
 		if w == "is:live" {
 			t.live = true
+			continue
+		}
+		if strings.EqualFold(name, "path") && value != "" {
+			t.paths = append(t.paths, value)
 			continue
 		}
 		if !named || value == "" {
@@ -47,6 +51,26 @@ func parseTerms(words string, now time.Time) (t terms, rest string, no *refusal)
 		t.fits = append(t.fits, fs)
 	}
 	return t, strings.Join(plain, " "), nil
+}
+
+// find asks the index for the recordings that the paths are in.
+func (t *terms) find(ctx context.Context, x *find.Index) error {
+	if len(t.paths) == 0 {
+		return nil
+	}
+	if x == nil {
+		return &refusal{http.StatusBadRequest, "this recorder has no index of files", ""}
+	}
+	var some []func(*store.Summary) bool
+	for _, p := range t.paths {
+		ids, err := x.Paths(ctx, p)
+		if err != nil {
+			return err
+		}
+		some = append(some, func(s *store.Summary) bool { return ids[s.Meta.ID] })
+	}
+	t.fits = append(t.fits, some)
+	return nil
 }
 
 func (t *terms) fit(s *store.Summary) bool {

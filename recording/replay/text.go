@@ -2,6 +2,7 @@ package replay
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -23,6 +24,8 @@ const (
 	linesAtOnce = 2000 // of a transcript in one answer
 	hitsInOne   = 1000 // of a search inside one recording
 	maxFound    = 200  // recordings that one search may ask for
+
+	longestSearch = 3 * time.Second // inside one recording
 )
 
 var textLimits = transcript.Limits{Lines: 100_000, Bytes: 8 << 20, Commands: 5000, Marks: 5000}
@@ -114,8 +117,9 @@ type (
 		Stderr  bool    `json:"stderr,omitempty"`
 	}
 	foundJSON struct {
-		Recordings []hitJSON `json:"recordings"`
-		Next       string    `json:"next,omitempty"`
+		Viewer     viewerJSON `json:"viewer"`
+		Recordings []hitJSON  `json:"recordings"`
+		Next       string     `json:"next,omitempty"`
 	}
 	hitJSON struct {
 		summaryJSON
@@ -199,8 +203,21 @@ func (v *Viewer) searchOne(w http.ResponseWriter, r *http.Request, id policy.Ide
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(r.Context(), longestSearch)
+	defer cancel()
+	respond(w, http.StatusOK, fitting(ctx, t, fits))
+	return nil
+}
+
+// fitting gives the lines that fit, as many as there may be, and those up to where time was up: a line is bounded, and
+// what an expression (RE2) takes for it, but not what it takes for all of them.
+func fitting(ctx context.Context, t *transcript.Transcript, fits func(string) bool) foundOneJSON {
 	out := foundOneJSON{Lines: []lineJSON{}, Until: seconds(t.Until)}
 	for _, l := range t.Lines {
+		if ctx.Err() != nil {
+			out.Until = seconds(l.At)
+			break
+		}
 		if !fits(l.Text) {
 			continue
 		}
@@ -210,8 +227,7 @@ func (v *Viewer) searchOne(w http.ResponseWriter, r *http.Request, id policy.Ide
 		}
 		out.Lines = append(out.Lines, lineOf(l))
 	}
-	respond(w, http.StatusOK, out)
-	return nil
+	return out
 }
 
 func matcher(q string, re bool) (func(string) bool, error) {
@@ -267,7 +283,7 @@ func (v *Viewer) search(w http.ResponseWriter, r *http.Request, id policy.Identi
 	if err != nil {
 		return err
 	}
-	out := foundJSON{Recordings: []hitJSON{}}
+	out := foundJSON{Viewer: viewerJSON{id.Who(), id.Name}, Recordings: []hitJSON{}}
 	for i := range hits {
 		h := hitJSON{summaryJSON: summarize(id, &hits[i].Summary), Lines: []lineJSON{}, More: hits[i].More}
 		for _, l := range hits[i].Lines {

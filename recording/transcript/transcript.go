@@ -47,6 +47,7 @@ type Mark struct {
 	Text    string        `json:"text"`
 	End     time.Duration `json:"end,omitempty"` // of a forward that was open: when it was closed
 	Failed  bool          `json:"failed,omitempty"`
+	Paths   []string      `json:"-"` // of an operation on files
 }
 
 // Transcript is a recording as text.
@@ -274,6 +275,11 @@ func (b *Builder) file(e recording.Event, f recording.File) {
 	}
 	if m := b.mark(e, "file", text); m != nil {
 		m.Failed = f.Error != ""
+		for _, p := range []string{f.Path, f.Target} {
+			if p != "" {
+				m.Paths = append(m.Paths, clean(p, maxText))
+			}
+		}
 	}
 }
 

@@ -113,7 +113,7 @@ func TestChannelsWithoutTerminal(t *testing.T) {
 	if !tr.Lines[1].Stderr || tr.Lines[0].Stderr {
 		t.Error("the two outputs are mixed up")
 	}
-	same(t, "marks", fmt.Sprint(tr.Marks), "[{2 1s forward open local db:5432 0s false} {1 1s bulk output: 99 bytes were not kept, sha256 ab 0s false}]")
+	same(t, "marks", marks(tr), "2 1s forward open local db:5432\n1 1s bulk output: 99 bytes were not kept, sha256 ab\n")
 }
 
 func TestForwardsAndFilesAreMarks(t *testing.T) {
@@ -123,9 +123,28 @@ func TestForwardsAndFilesAreMarks(t *testing.T) {
 	p.json(4, recording.KindFile, recording.File{Op: "put", Path: "/srv/a\x1b]0;x", Bytes: 12})
 	p.wait(time.Second).json(2, recording.KindForward, recording.Forward{State: "closed", Type: "local", Target: "db:5432", Sent: 5, Received: 7})
 	p.json(9, recording.KindForward, recording.Forward{State: "closed", Type: "agent"}) // that had no beginning
-	same(t, "marks", fmt.Sprint(p.done().Marks), "[{2 0s forward open local db:5432 from 127.0.0.1:4000 2s false} {3 1s forward refused local web:80: not allowed 0s true} "+
-		"{4 1s file get /etc/shadow: permission denied 0s true} {4 1s file put /srv/a]0;x, 12 bytes 0s false} "+
-		"{2 2s forward closed local db:5432, 5 bytes sent, 7 received 0s false} {9 2s forward closed agent, 0 bytes sent, 0 received 0s false}]")
+	tr := p.done()
+	same(t, "marks", marks(tr), "2 0s forward open local db:5432 from 127.0.0.1:4000, until 2s\n3 1s forward refused local web:80: not allowed, failed\n"+
+		"4 1s file get /etc/shadow: permission denied, failed\n4 1s file put /srv/a]0;x, 12 bytes\n"+
+		"2 2s forward closed local db:5432, 5 bytes sent, 7 received\n9 2s forward closed agent, 0 bytes sent, 0 received\n")
+	if got := fmt.Sprint(tr.Marks[3].Paths); got != "[/srv/a]0;x]" {
+		t.Errorf("paths %s", got)
+	}
+}
+
+func marks(tr *Transcript) string {
+	var b strings.Builder
+	for _, m := range tr.Marks {
+		fmt.Fprintf(&b, "%d %v %s %s", m.Channel, m.At, m.Kind, m.Text)
+		if m.End > 0 {
+			fmt.Fprintf(&b, ", until %v", m.End)
+		}
+		if m.Failed {
+			b.WriteString(", failed")
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
 }
 
 func TestWhatWasNotSeenIsNotThere(t *testing.T) {
