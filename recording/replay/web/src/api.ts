@@ -40,6 +40,7 @@ export interface Channel {
 export interface FrameInfo { n: number; first: number; last: number; bytes: number; events: number; keyframe: boolean }
 
 export interface Detail extends Summary {
+  viewer: Viewer;
   uid: number;
   rule: string;
   client: string;
@@ -65,7 +66,8 @@ export interface Happening {
 
 export interface Frame { n: number; keyframes: Keyframe[]; events: Happening[] }
 
-export interface Page { viewer: { who: string; node: string }; recordings: Summary[]; next?: string }
+export interface Viewer { who: string; node: string }
+export interface Page { viewer: Viewer; recordings: Summary[]; next?: string }
 
 // Refusal is an answer the person should read.
 export class Refusal extends Error {
@@ -128,6 +130,10 @@ export async function endSession(id: string, reason: string): Promise<void> {
 export async function frame(id: string, n: number): Promise<Frame> {
   if (offline) return offline(`/api/recordings/${encodeURIComponent(id)}/frames/${n}`);
   const f = await get(`/api/recordings/${encodeURIComponent(id)}/frames/${n}`);
+  return toFrame(n, f);
+}
+
+export function toFrame(n: number, f: any): Frame {
   return {
     n,
     keyframes: (f.keyframes ?? []).map((k: any) => ({ channel: k.channel, cols: k.cols, rows: k.rows, data: bytes(k.data) })),
@@ -152,7 +158,7 @@ export function searchIn(id: string, q: string, regex: boolean): Promise<{ lines
   return get(`/api/recordings/${encodeURIComponent(id)}/search?${p}`);
 }
 
-export function search(q: string, before?: string): Promise<{ recordings: Hit[]; next?: string }> {
+export function search(q: string, before?: string): Promise<{ viewer: Viewer; recordings: Hit[]; next?: string }> {
   const p = new URLSearchParams({ q });
   if (before) p.set("before", before);
   return get(`/api/search?${p}`);

@@ -11,7 +11,7 @@ export async function showList(main: HTMLElement): Promise<void> {
   let text = params.get("q") ?? "";
   let own = params.get("own") === "1";
 
-  const box = h("input", { type: "search", id: "filter", placeholder: "words, or who: host: as: tag: kind: cmd: exit:!0 after:2026-11-01 is:live", title: "words must occur in person, host, account, command or id. Terms: who: host: as: from: tag: kind: cmd: exit: after: before: longer: is:live is:interactive", autocomplete: "off", spellcheck: "false", value: text, "aria-label": "filter recordings" });
+  const box = h("input", { type: "search", id: "filter", placeholder: "words, or who: host: as: tag: kind: cmd: path: exit:!0 after:2026-11-01 is:live", title: "words must occur in person, host, account, command or id. Terms: who: host: as: from: tag: kind: cmd: path: exit: after: before: longer: is:live is:interactive", autocomplete: "off", spellcheck: "false", value: text, "aria-label": "filter recordings" });
   const all = h("button", { type: "button", "aria-pressed": String(!own) }, "All I may see");
   const mine = h("button", { type: "button", "aria-pressed": String(own) }, "Mine");
   const rows = h("tbody", null);
@@ -102,7 +102,7 @@ export async function showList(main: HTMLElement): Promise<void> {
 
   await load(false);
   document.title = "Recordings";
-  replace(main, h("section", { class: "listing" },
+  replace(main, h("section", { class: "listing" }, h("h1", { class: "unseen" }, "Recordings"),
     h("div", { class: "tools" }, box, h("div", { class: "switch", role: "group", "aria-label": "whose" }, all, mine), pics),
     table, note, more));
   window.setInterval(() => {

@@ -4,6 +4,7 @@
 import * as api from "./api";
 import { add, h, replace } from "./dom";
 import { clock, length } from "./format";
+import { marked } from "./search";
 import type { Mark as Tick } from "./timeline";
 
 const SOURCES: Record<string, [string, string]> = {
@@ -109,7 +110,7 @@ export class Notes {
       }
     }
     this.count.textContent = words;
-    replace(this.list, ...this.hits.map((l) => h("li", null, h("button", { type: "button", on: { click: () => this.hooks.seek(l.t, l.ch) } }, h("time", null, clock(l.t, true)), " ", h("span", null, l.text)))));
+    replace(this.list, ...this.hits.map((l) => h("li", null, h("button", { type: "button", on: { click: () => this.hooks.seek(l.t, l.ch) } }, h("time", null, clock(l.t, true)), " ", h("span", null, ...(regex ? [l.text] : marked(l.text, query)))))));
     this.list.hidden = this.hits.length === 0;
     this.tell();
   }
@@ -153,7 +154,7 @@ export class Notes {
   private draw(): void {
     const t = this.t;
     if (!t) return;
-    const go = (at: number, ch: number) => h("button", { type: "button", class: "from", on: { click: () => this.hooks.seek(at, ch) } }, clock(at));
+    const go = (at: number, ch: number) => h("button", { type: "button", class: "from", title: "go there", on: { click: () => this.hooks.seek(at, ch) } }, clock(at));
     const byCommand = new Map<number, api.TextLine[]>();
     for (const l of this.lines) {
       const of = byCommand.get(l.command);
@@ -168,10 +169,10 @@ export class Notes {
       const [label, why] = SOURCES[c.source] ?? ["", ""];
       const lines = byCommand.get(i) ?? [];
       const end = c.signal ? h("span", { class: "badge bad" }, `SIG${c.signal}`) : c.exit !== undefined ? h("span", { class: `badge ${c.exit === 0 ? "ok" : "bad"}` }, `exit ${c.exit}`) : null;
-      add(this.body, h("details", { class: "cmd" },
-        h("summary", null, go(c.t, c.ch), h("code", null, c.text || "(empty)"), label && h("span", { class: "badge lost", title: why }, label), end,
+      add(this.body, h("div", { class: "cmdrow" }, go(c.t, c.ch), h("details", { class: "cmd" },
+        h("summary", null, h("code", null, c.text || "(empty)"), label && h("span", { class: "badge lost", title: why }, label), end,
           h("small", null, `${c.end ? `${length(c.end - c.t)}, ` : ""}${lines.length === 1 ? "1 line" : `${lines.length} lines`}`)),
-        lines.length > 0 && pre(lines)));
+        lines.length > 0 && pre(lines))));
     });
     const others = t.marks.filter((m) => m.kind !== "resize");
     if (others.length > 0) {

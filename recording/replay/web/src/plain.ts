@@ -103,7 +103,7 @@ export class Files implements View {
 
   constructor() {
     const head = ["at", "what", "path", "size", "SHA-256", "result"].map((s) => h("th", { scope: "col" }, s));
-    this.el = h("div", { class: "stage plain" }, h("div", { class: "files" }, h("table", null, h("thead", null, h("tr", null, ...head)), this.body)));
+    this.el = h("div", { class: "stage plain" }, h("div", { class: "files", tabindex: "0", role: "region", "aria-label": "what was done to files" }, h("table", null, h("thead", null, h("tr", null, ...head)), this.body)));
   }
 
   attach(): void {}

@@ -40,6 +40,8 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
   if (detail.locked) return showLocked(main, detail);
   const rec = new Recording(detail);
   const d = () => rec.d;
+  const viewer = document.getElementById("viewer"); // not in a page that was shared
+  if (viewer) viewer.textContent = d().viewer.who;
   document.title = `${d().who || d().src} as ${d().local_user} on ${d().host}`;
 
   let wallClock = false;

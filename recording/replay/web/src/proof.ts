@@ -18,7 +18,8 @@ export function proof(id: string, tsr: Tsr, file: Uint8Array<ArrayBuffer>, x: Ex
   const el = h("details", { class: "proof checking" }, h("summary", null, line),
     rest,
     h("p", null, "Whoever made or changed this page could have changed what it checks. Proof is the recording in it: save it and run ", h("code", null, `tssh verify --hub-key KEY ${id}.tsr`),
-      " with the hub\u2019s key from a source that you trust. Names, times and pictures come from that recording; the text, the commands and the list of channels are what the recorder read in it."),
+      " with the hub\u2019s key from a source that you trust. ", tsr.sealed ? "Names and times come from that recording; its frames are sealed, and what is played here is what the recorder opened." :
+        "Names, times and pictures come from that recording; the text, the commands and the list of channels are what the recorder read in it."),
     h("p", null, `Exported ${x.exported} for ${x.by}. SHA-256 of the .tsr: `, sum, " ", save));
   crypto.subtle?.digest("SHA-256", file).then((d) => (sum.textContent = Array.from(new Uint8Array(d), (b) => b.toString(16).padStart(2, "0")).join("")), () => {});
   tsr.verify().then((r) => show(r), (err) => {

@@ -28,6 +28,7 @@ export async function showSearch(main: HTMLElement): Promise<void> {
     try {
       const page = await api.search(q, older ? next : undefined);
       if (mine !== asked) return;
+      document.getElementById("viewer")!.textContent = page.viewer.who;
       for (const r of page.recordings) add(found, hit(r, q));
       next = page.next;
       more.hidden = !next;
@@ -42,7 +43,7 @@ export async function showSearch(main: HTMLElement): Promise<void> {
     void run(false);
   });
   more.addEventListener("click", () => void run(true));
-  replace(main, h("section", { class: "searching" }, form, found, note, more));
+  replace(main, h("section", { class: "searching" }, h("h1", { class: "unseen" }, "Search what was on the screens"), form, found, note, more));
   box.focus();
   await run(false);
 }
@@ -56,7 +57,14 @@ function hit(r: api.Hit, q: string): HTMLElement {
     return `/r/${encodeURIComponent(r.id)}?${p}`;
   };
   return h("article", { class: "hit", "data-id": r.id },
-    h("h2", null, h("a", { href: at() }, r.who || r.src), h("span", { class: "dim" }, " as "), r.local_user, h("span", { class: "dim" }, " on "), r.host, h("small", null, ` ${when(r.start)}`)),
-    h("ol", null, ...r.lines.map((l) => h("li", null, h("a", { href: at(l.t, l.ch) }, h("time", null, clock(l.t, true)), " ", h("code", null, l.text))))),
+    h("h2", null, h("a", { href: at() }, r.who || r.src, h("span", { class: "dim" }, " as "), r.local_user, h("span", { class: "dim" }, " on "), r.host), h("small", null, when(r.start))),
+    h("ol", null, ...r.lines.map((l) => h("li", null, h("a", { href: at(l.t, l.ch) }, h("time", null, clock(l.t, true)), " ", h("code", null, ...marked(l.text, q)))))),
     r.more && h("small", null, "and earlier lines"));
+}
+
+// marked shows where the words are in a line.
+export function marked(text: string, q: string): (Node | string)[] {
+  const words = q.replaceAll(/["\s]+/g, " ").trim().split(" ").filter((w) => w).map((w) => w.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+  if (words.length === 0) return [text];
+  return text.split(new RegExp(`(${words.join("|")})`, "giu")).map((part, i) => (i % 2 ? h("mark", null, part) : part));
 }

@@ -22,12 +22,14 @@ async function start() {
   const detail: api.Detail = { ...all.detail, ...claims(tsr), frames: tsr.index };
   const last = detail.frames[detail.frames.length - 1];
   detail.duration = Math.max(last?.last ?? 0, 0);
+  // Of one that is sealed the recorder opened the frames.
+  const frame = (n: number) => (tsr.sealed ? api.toFrame(n, all.frames?.[n] ?? refuse()) : tsr.frame(n));
   const refuse = () => { throw new api.Refusal(404, "This is not in the page."); };
   api.answerFrom((path) => {
     const [, rest, query] = /^\/api\/recordings\/[^/]+(?:\/([^?]*))?(?:\?(.*))?$/.exec(path) ?? refuse();
     const q = new URLSearchParams(query);
     if (!rest) return detail;
-    if (rest.startsWith("frames/")) return tsr.frame(Number(rest.slice(7)));
+    if (rest.startsWith("frames/")) return frame(Number(rest.slice(7)));
     if (rest === "transcript") return Number(q.get("from")) > 0 ? { ...all.transcript, lines: [] } : all.transcript;
     if (rest === "search") return find(all.transcript.lines, q.get("q") ?? "", q.get("re") === "1");
     return refuse();

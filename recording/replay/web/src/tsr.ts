@@ -4,13 +4,15 @@
 //	bytes ──> blocks ──> chain (SHA-256) ──> checkpoints (Ed25519, WebCrypto) ──> Report
 //	              └────> frame(n): zstd ──> keyframes and events, as the API would give them
 //
-// Not looked at here, and by `tssh verify` it is: whether the index at the end describes the file.
+// Not looked at here, and by `tssh verify` it is: whether the index at the end describes the file, and what is in the
+// blocks that a sealed recording has besides.
 
 import { decompress } from "fzstd";
 import type { Frame, FrameInfo, Happening, Keyframe } from "./api";
 import { clock } from "./format";
 
 const MAGIC = "tsshrecording1\r\n";
+const SEALED = "tsshrecording2\r\n"; // frames are encrypted; chain and signatures are over what is in the file
 const TRAILER = "tssh rec index\r\n";
 const HEADER = 96;
 const SIGNED = 64;
@@ -26,6 +28,8 @@ const FRAME = 2;
 const CHECKPOINT = 3;
 const COUNTERSIGNATURE = 4;
 const INDEX = 5;
+const KEY = 6;
+const OUTLINE = 7;
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
@@ -66,6 +70,10 @@ export class Tsr {
 
   constructor(private file: Bytes) {}
 
+  get sealed(): boolean {
+    return latin(this.file.subarray(0, 16)) === SEALED;
+  }
+
   // meta is the recording's description of itself, which its first signature covers.
   get meta(): any {
     for (const b of this.blocks()) {
@@ -98,7 +106,7 @@ export class Tsr {
   // blocks gives all blocks in the order of the file, and words where something else is.
   private *blocks(): Generator<Block | "gap" | "cut" | "trailer" | "changed trailer" | "more"> {
     const f = this.file;
-    if (latin(f.subarray(0, 16)) !== MAGIC) throw new NotARecording("This is not a recording.");
+    if (latin(f.subarray(0, 16)) !== MAGIC && !this.sealed) throw new NotARecording("This is not a recording of a kind that this page knows.");
     let at = 16;
     let lost = false;
     while (at < f.length) {
@@ -138,7 +146,8 @@ export class Tsr {
     };
     const sign = await verifier();
     if (typeof sign === "string") r.unsigned = sign;
-    let prev: Bytes = await sha256(ascii(MAGIC));
+    let prev: Bytes = await sha256(this.file.subarray(0, 16));
+    let keyless = true;
     let alt = prev; // what prev would be if only the chain in the header was changed
     let seq = 0;
     let key: Bytes = new Uint8Array(0);
@@ -184,6 +193,7 @@ export class Tsr {
         try {
           r.meta = description(b);
           key = base64(String(r.meta.public_key ?? ""));
+          if ((r.meta.sealed === true) !== this.sealed) problem("the description does not say whether the recording is sealed as it is");
         } catch {
           problem("the description cannot be read");
         }
@@ -192,6 +202,12 @@ export class Tsr {
       } else if (b.type === FRAME) {
         sealed = false;
         lastAt = Math.max(lastAt, b.last);
+        const closed = (b.flags & 4) !== 0;
+        if (this.sealed !== closed || (closed && keyless)) problem(`block ${b.seq} is sealed where it should not be, or is not where it should`);
+      } else if (b.type === KEY) {
+        keyless = false;
+      } else if (b.type === OUTLINE) {
+        continue;
       } else if (b.type === CHECKPOINT) {
         const next = b.payload.slice(0, 32);
         const head = b.head.slice(0, SIGNED);
@@ -280,9 +296,9 @@ function header(f: Bytes, at: number): Block | "short" | "bad" {
   let ok = latin(head.subarray(0, 4)) === "tsrb" && head[6] === 0 && head[7] === 0 && stored <= MAX_STORED && raw <= MAX_RAW && events <= MAX_EVENTS &&
     first >= 0 && first <= last && journal >= 0 && seq >= 0 && seq < 2 ** 48;
   if (type === META) ok &&= seq === 0 && flags === 0 && stored === raw && stored <= MAX_META;
-  else if (type === FRAME) ok &&= (flags & ~1) === 0 && events > 0 && stored > 0;
+  else if (type === FRAME) ok &&= (flags & ~5) === 0 && events > 0 && stored > 0;
   else if (type === CHECKPOINT) ok &&= (flags & ~2) === 0 && stored === 96 && raw === 96;
-  else if (type === COUNTERSIGNATURE) ok &&= flags === 0 && stored === raw && stored <= MAX_META;
+  else if (type === COUNTERSIGNATURE || type === KEY || type === OUTLINE) ok &&= flags === 0 && stored === raw && stored <= MAX_META;
   else ok &&= type === INDEX && flags === 0;
   if (!ok) return "bad";
   if (f.length - at < HEADER + stored) return "short";
