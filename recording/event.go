@@ -15,7 +15,7 @@ const (
 	KindExit         Kind = 6  // Exit, JSON: its program ended
 	KindClose        Kind = 7  // the channel is gone, no data
 	KindSignal       Kind = 8  // the client sent a signal, data its name
-	KindFile         Kind = 9  // File, JSON: an sftp operation that is complete
+	KindFile         Kind = 9  // File, JSON: an operation on a file by sftp or scp that is over
 	KindGap          Kind = 10 // Gap, JSON: bytes that are not kept, on purpose or by a fault
 	KindNote         Kind = 11 // Note, JSON: revocation, limit, refusal, adoption by a new monitor
 	KindEnd          Kind = 12 // End, JSON: the connection is over; last event of a whole recording
@@ -72,11 +72,12 @@ type Exit struct {
 	Core   bool   `json:"core,omitempty"`
 }
 
-// File is an operation on files through sftp.
+// File is an operation on files through sftp or scp, as the host calls it: get is from the host
+// to the client, put the other way.
 type File struct {
-	Op     string `json:"op"` // get, put, remove, rename, mkdir, rmdir, symlink, link, setstat, list, stat
+	Op     string `json:"op"` // get, put, remove, rename, mkdir, rmdir, symlink, link, setstat, list, stat, readlink, realpath, statvfs
 	Path   string `json:"path"`
-	Target string `json:"target,omitempty"` // rename, symlink, link
+	Target string `json:"target,omitempty"` // rename, symlink, link, readlink, realpath
 	Bytes  int64  `json:"bytes,omitempty"`
 	// SHA256 is of the whole file when it was read or written once from start to end in
 	// order, else empty.

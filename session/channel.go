@@ -265,6 +265,9 @@ func (s *channel) requestProgram(kind, command string) bool {
 	if err != nil {
 		return s.sayNo(kind, "could not start "+s.c.acc.Shell+": "+err.Error())
 	}
+	if kind == "exec" && s.pty == nil && !s.c.journal.Dropped() {
+		prog.scp = watchSCP(command, s.c.acc.Home, func(f recording.File) { _ = s.c.recordJSON(s.id, recording.KindFile, f) })
+	}
 	s.c.track(prog)
 	s.mu.Lock()
 	s.prog = prog

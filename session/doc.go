@@ -30,7 +30,8 @@
 // from its termios for each piece that arrives; other keys are counted as hidden. A program
 // that draws its own line (a shell with line editing, an editor) turns the echo off, so its
 // keys are hidden too: what it showed of them is in the output. sftp transfers are File
-// events; their bytes are not in the journal.
+// events; their bytes are not in the journal. Of scp's old protocol events are made by
+// reading along (scpWatch), and its streams are recorded as any program's.
 //
 // # Life without a monitor
 //

@@ -42,7 +42,8 @@ type program struct {
 	stdout *os.File // read end, or the terminal's master
 	stderr *os.File // read end; nil with a terminal
 
-	greeting []byte // shown before the program's own output
+	scp      *scpWatch // reads along; nil where that is not what runs
+	greeting []byte    // shown before the program's own output
 
 	replied chan struct{} // closed when the client has the answer to its request
 	goOnce  sync.Once
@@ -248,6 +249,9 @@ func (p *program) output(s *channel, kind recording.Kind, from *os.File, to io.W
 				if keep(buf[:n]) != nil {
 					return
 				}
+				if p.scp != nil && kind == recording.KindOutput {
+					p.scp.fromHost(buf[:n])
+				}
 				s.c.mayFlow()
 				if _, werr := to.Write(buf[:n]); werr != nil {
 					p.stopOutput()
@@ -319,6 +323,9 @@ func (p *program) input(s *channel) {
 			s.c.touch()
 			if s.typed(buf[:n]) != nil {
 				break
+			}
+			if p.scp != nil {
+				p.scp.fromClient(buf[:n])
 			}
 			if _, werr := p.stdin.Write(buf[:n]); werr != nil {
 				break

@@ -118,8 +118,11 @@ func (c countReader) Read(p []byte) (int, error) {
 // serve answers until the client closes. Its result is nil for an ordinary end.
 func (v *sftpServer) serve() error {
 	defer func() {
-		for h := range v.handles {
-			_ = v.close(h)
+		for name, h := range v.handles {
+			if h.err == "" && !h.dir {
+				h.err = "broken off" // the client did not close it
+			}
+			_ = v.close(name)
 		}
 	}()
 	var buf []byte
@@ -276,19 +279,17 @@ func (v *sftpServer) handle(typ byte, id uint32, p payload) error {
 		if err != nil {
 			return err
 		}
-		v.oneName(id, v.files.real(name))
-		return nil
+		return v.realPath(id, name)
 	case fxReadlink:
 		name, err := v.path(&p)
 		if err != nil {
 			return err
 		}
 		to, err := v.files.readlink(name)
-		if err != nil {
-			return v.record(recording.File{Op: "stat", Path: name}, err)
+		if err = v.record(recording.File{Op: "readlink", Path: name, Target: to}, err); err == nil {
+			v.oneName(id, to)
 		}
-		v.oneName(id, to)
-		return nil
+		return err
 	}
 	err := v.change(typ, id, p)
 	if err == nil && v.out[4] == fxStatus {
@@ -383,7 +384,9 @@ func (v *sftpServer) extended(name string, id uint32, p payload) error {
 		if err != nil {
 			return err
 		}
-		return h.file.Sync()
+		err = h.file.Sync()
+		h.failed(err)
+		return err
 	case "fstatvfs@openssh.com":
 		h, err := v.get(&p)
 		if err != nil {
@@ -407,7 +410,7 @@ func (v *sftpServer) extended(name string, id uint32, p payload) error {
 	switch name {
 	case "statvfs@openssh.com":
 		var st unix.Statfs_t
-		if err := v.files.statfs(from, &st); err != nil {
+		if err := v.record(recording.File{Op: "statvfs", Path: from}, v.files.statfs(from, &st)); err != nil {
 			return err
 		}
 		v.statvfs(id, &st)
@@ -417,8 +420,7 @@ func (v *sftpServer) extended(name string, id uint32, p payload) error {
 		if rest, ok := strings.CutPrefix(from, strings.TrimSuffix(v.home, "/")+"/~"); ok && (rest == "" || rest[0] == '/') {
 			to = v.home + rest
 		}
-		v.oneName(id, v.files.real(to))
-		return nil
+		return v.realPath(id, to)
 	case "lsetstat@openssh.com":
 		a, ok := p.attrs()
 		if !ok {
@@ -448,6 +450,13 @@ func (v *sftpServer) oneName(id uint32, name string) {
 	v.out = binary.BigEndian.AppendUint32(v.out, 1)
 	v.out = appendString(appendString(v.out, name), name)
 	v.out = binary.BigEndian.AppendUint32(v.out, 0)
+}
+
+// realPath answers with the resolved path.
+func (v *sftpServer) realPath(id uint32, name string) error {
+	to := v.files.real(name)
+	v.oneName(id, to)
+	return v.record(recording.File{Op: "realpath", Path: name, Target: to}, nil)
 }
 
 // statvfs as PROTOCOL 4.3 of OpenSSH has it: eleven numbers.
@@ -558,14 +567,14 @@ func (v *sftpServer) open(id uint32, p payload) error {
 	if !ok || !ok2 {
 		return errSFTPPacket
 	}
-	flags, err := openFlags(pflags)
-	if err != nil {
-		return err
-	}
 	h := &sftpHandle{path: name, read: pflags&openRead != 0, write: pflags&(openWrite|openAppend) != 0, apend: pflags&openAppend != 0}
 	op := "get"
 	if h.write {
 		op = "put"
+	}
+	flags, err := openFlags(pflags)
+	if err != nil {
+		return v.record(recording.File{Op: op, Path: name}, err)
 	}
 	if len(v.handles) >= maxHandles {
 		return v.record(recording.File{Op: op, Path: name}, syscall.EMFILE)
