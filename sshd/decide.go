@@ -189,9 +189,7 @@ func (l *link) begin(b *control.BeginMsg) (*control.GoMsg, *os.File, error) {
 		msg.Notices = append(msg.Notices, sayGlass)
 		l.s.audit(audit.Entry{Kind: "session.breakglass", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(g.user), Session: id, Verdict: d.Verdict.String(), Rule: ruleName(d), Text: keep.Why})
 	}
-	if l.s.logins != nil {
-		msg.Last = l.s.logins.Last(a.UID)
-	}
+	msg.Last = l.s.lastLogin(a)
 	l.scope(msg)
 	if l.survive {
 		msg.Socket, msg.Token = l.s.socketPath(), token

@@ -58,9 +58,10 @@ type link struct {
 	granted  int // and that were not
 	asks     map[uint32][]ask
 	ttys     map[uint32]string
-	revoked  *control.RevokeMsg // what it was told, or is to be told when it comes back
-	slot     string             // among its owner's sessions of the rule
-	timer    *time.Timer        // to what ends the session by the clock; nil when nothing does
+	since    map[uint32]time.Time // when a terminal was opened; began where that was under a former monitor
+	revoked  *control.RevokeMsg   // what it was told, or is to be told when it comes back
+	slot     string               // among its owner's sessions of the rule
+	timer    *time.Timer          // to what ends the session by the clock; nil when nothing does
 	detached bool
 	ended    bool // the process; no further dialogue begins
 	cause    string
@@ -362,15 +363,16 @@ func (l *link) tty(b *control.TTYMsg) {
 		l.mu.Unlock()
 		return
 	}
+	now := l.s.cfg.Now()
 	l.ttys[b.Channel] = b.Name
+	if l.since == nil {
+		l.since = map[uint32]time.Time{}
+	}
+	l.since[b.Channel] = now
 	rec := l.loginLocked(b.Name, b.PID)
 	l.saveLocked()
 	l.mu.Unlock()
-	if l.s.logins != nil {
-		if err := l.s.logins.Open(rec, l.s.cfg.Now()); err != nil {
-			l.s.cfg.Log.Warn("login record", "err", err)
-		}
-	}
+	l.s.loginOpened(rec, now)
 }
 
 func (l *link) loginLocked(name string, pid int) launch.Login {
@@ -382,17 +384,20 @@ func (l *link) gone(ch uint32) {
 	l.mu.Lock()
 	delete(l.asks, ch)
 	name, had := l.ttys[ch]
+	since, known := l.since[ch]
 	delete(l.ttys, ch)
+	delete(l.since, ch)
 	var rec launch.Login
 	if had {
 		rec = l.loginLocked(name, 0)
 	}
+	if !known {
+		since = l.began
+	}
 	l.saveLocked()
 	l.mu.Unlock()
-	if had && l.s.logins != nil {
-		if err := l.s.logins.Close(rec, l.s.cfg.Now()); err != nil {
-			l.s.cfg.Log.Warn("login record", "err", err)
-		}
+	if had {
+		l.s.loginClosed(rec, since)
 	}
 }
 
@@ -459,15 +464,13 @@ func (l *link) finish() {
 	if cause == "" {
 		cause, text = causeLost, "the connection process ended without a word"
 	}
-	var open []launch.Login
-	for _, name := range l.ttys {
-		open = append(open, l.loginLocked(name, 0))
+	var open []uint32
+	for ch := range l.ttys {
+		open = append(open, ch)
 	}
 	l.mu.Unlock()
-	for _, o := range open {
-		if l.s.logins != nil {
-			_ = l.s.logins.Close(o, l.s.cfg.Now())
-		}
+	for _, ch := range open {
+		l.gone(ch)
 	}
 	l.s.leave(l)
 	l.disarm()

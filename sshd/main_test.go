@@ -31,6 +31,7 @@ import (
 	"tssh/recording/audit"
 	"tssh/recording/term"
 	"tssh/session"
+	"tssh/session/launch"
 	"tssh/sshd"
 )
 
@@ -69,6 +70,12 @@ type setup struct {
 	Recorder bool   // a recorder takes what is in the spool while the file DIR/recorder is there
 	Addr     string // where the daemon listens
 	FallThru string // the host's own server
+}
+
+// databases are stand-ins, where the test has put them.
+func (s setup) databases() *launch.Databases {
+	at := func(name string) string { return filepath.Join(s.Dir, "db", name) }
+	return &launch.Databases{Wtmp: at("wtmp.db"), Last: at("lastlog2.db"), WtmpTool: at("wtmpdb"), LastTool: at("lastlog2")}
 }
 
 func (s setup) file() string { return filepath.Join(s.Dir, "setup.json") }
@@ -162,7 +169,7 @@ func monitor(s setup, daemon bool) error {
 			_, _ = aud.Write(append(b, '\n'))
 		},
 		Limits: s.Limits, FallThrough: s.FallThru, Log: log, Mesh: "test", SelfAttested: os.Getuid() != 0, OwnUserOnly: os.Getuid() != 0,
-		Utmp: filepath.Join(s.Dir, "utmp"), Wtmp: filepath.Join(s.Dir, "wtmp"), Lastlog: filepath.Join(s.Dir, "lastlog"),
+		Utmp: filepath.Join(s.Dir, "utmp"), Wtmp: filepath.Join(s.Dir, "wtmp"), Lastlog: filepath.Join(s.Dir, "lastlog"), Databases: s.databases(),
 	})
 	if err != nil {
 		return err

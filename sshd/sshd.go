@@ -95,6 +95,7 @@ type Config struct {
 	Accounts     launch.Accounts                          // where accounts are looked up
 	Utmp, Wtmp   string                                   // login records; "" means the system's
 	Lastlog      string                                   //
+	Databases    *launch.Databases                        // login records of newer systems; nil: none
 	Logind       *launch.Logind                           // opens a session there for each login; nil: does not
 	FallThrough  string                                   // address of the host's own SSH server, for peers no ssh rule is about; "": they are refused
 	Now          func() time.Time                         // nil: time.Now
@@ -103,7 +104,7 @@ type Config struct {
 // Server is the monitor.
 type Server struct {
 	cfg    Config
-	logins *launch.Logins
+	logins *launch.Logins // nil with OwnUserOnly
 	mesh   string
 	hush   *hush
 	spares spares

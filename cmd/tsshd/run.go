@@ -436,7 +436,7 @@ func (h *host) serve(ctx context.Context, n *netnode.Node, c *netmap.Client) err
 		WhoIs:   n.WhoIs,
 		Policy:  func() *policy.Policy { return c.Map().Policy },
 		Changed: h.changed, HostSigners: h.keys.signers, Spool: h.spool, ShipNow: h.shipNow,
-		ConnCommand: []string{"/proc/self/exe", "conn"}, Spare: true, RunDir: filepath.Join(h.flags.runDir, "sshd"),
+		Databases: launch.SystemDatabases(), ConnCommand: []string{"/proc/self/exe", "conn"}, Spare: true, RunDir: filepath.Join(h.flags.runDir, "sshd"),
 		FallThrough: h.flags.fallThrough, Logind: logind(root), Audit: h.audited, Limits: h.flags.limits, Log: h.log, Mesh: c.Map().Mesh, SelfAttested: !root, OwnUserOnly: !root,
 	})
 	if err != nil {

@@ -40,5 +40,7 @@
 // type int16, pad, pid int32, line [32], id [4], user [32], host [256], exit 2*int16,
 // session int32, sec int32, usec int32, addr [16], unused [20]. Lastlog
 // is an array by uid of time int32, line [32], host [256]. A file that is absent is left
-// absent; the databases of newer systems (wtmpdb, lastlog2) are not written.
+// absent. The databases that newer systems have in their place (wtmpdb, lastlog2) are written
+// through their own programs (Databases); tried with those of Debian 13, wtmpdb 0.73.0 and
+// lastlog2 2.41.5.
 package launch

@@ -33,12 +33,7 @@ func (w *Logins) setLast(l Login, now time.Time) error {
 		return fmt.Errorf("launch: lastlog: %w", err)
 	}
 	defer f.Close()
-	r := lastlogRecord{Time: int32(now.Unix())}
-	copy(r.Line[:], l.Line)
-	copy(r.Host[:], l.Host)
-	var b bytes.Buffer
-	_ = binary.Write(&b, binary.LittleEndian, r)
-	if _, err := f.WriteAt(b.Bytes(), int64(l.UID)*lastlogSize); err != nil {
+	if _, err := f.WriteAt(lastlogBytes(l, now), int64(l.UID)*lastlogSize); err != nil {
 		return fmt.Errorf("launch: lastlog: %w", err)
 	}
 	return nil
@@ -64,9 +59,6 @@ func (w *Logins) Last(uid uint32) string {
 	if r.Time == 0 {
 		return ""
 	}
-	words := time.Unix(int64(r.Time), 0).Format("Mon Jan _2 15:04:05 2006")
-	if host, _, _ := bytes.Cut(r.Host[:], []byte{0}); len(host) > 0 {
-		words += " from " + string(host)
-	}
-	return words
+	host, _, _ := bytes.Cut(r.Host[:], []byte{0})
+	return lastWords(time.Unix(int64(r.Time), 0), string(host))
 }
