@@ -173,7 +173,7 @@ func (f *forward) carry(ch gossh.Channel, reqs <-chan *gossh.Request, far stream
 	up := make(chan struct{})
 	go func() { // ends with the client's end of data, or the channel
 		defer close(up)
-		if copyCounted(far, ch, &f.up, f.c.touch) != nil {
+		if copyCounted(far, ch, &f.up, f.c.touch, func() {}) != nil {
 			// The far end takes no more. It may still have something to say, so the
 			// channel stays, and what comes is dropped lest its window fill.
 			_, _ = io.Copy(io.Discard, ch)
@@ -190,7 +190,7 @@ func (f *forward) carry(ch gossh.Channel, reqs <-chan *gossh.Request, far stream
 		}
 		far.Close()
 	}()
-	if copyCounted(ch, far, &f.down, f.c.touch) != nil {
+	if copyCounted(ch, far, &f.down, f.c.touch, f.c.mayFlow) != nil {
 		ch.Close()
 	} else {
 		_ = ch.CloseWrite()
@@ -201,12 +201,13 @@ func (f *forward) carry(ch gossh.Channel, reqs <-chan *gossh.Request, far stream
 }
 
 // copyCounted copies to the end of src, which is no error. It is written out because
-// io.Copy would hand the work to the socket and its larger buffers.
-func copyCounted(dst io.Writer, src io.Reader, n *atomic.Int64, touch func()) error {
+// io.Copy would hand the work to the socket and its larger buffers. may waits until dst may have more.
+func copyCounted(dst io.Writer, src io.Reader, n *atomic.Int64, touch, may func()) error {
 	buf := make([]byte, pieceSize)
 	for {
 		r, err := src.Read(buf)
 		if r > 0 {
+			may()
 			w, werr := dst.Write(buf[:r])
 			n.Add(int64(w))
 			touch()
