@@ -301,5 +301,5 @@ func (x *Index) read(s *store.Summary) (*transcript.Transcript, error) {
 		return nil, err
 	}
 	defer r.Close()
-	return transcript.Read(r, transcript.Limits{Lines: maxLines, Bytes: maxBytes, Commands: 5000, Marks: 10_000})
+	return transcript.Read(r, transcript.Limits{Lines: maxLines, Bytes: maxBytes, Commands: 5000, Marks: 10_000, Work: 1e9})
 }

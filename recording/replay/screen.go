@@ -17,6 +17,9 @@ type screenJSON struct {
 	Lines []string `json:"lines"`
 }
 
+// screenWork bounds what drawing that may cost, in the measure of term.Work; then it is what is there by then.
+const screenWork = 200e6
+
 // screenFrames bounds how far before the end the terminal is built up where no keyframe is near.
 const screenFrames = 8
 
@@ -49,6 +52,14 @@ func terminalOf(sum *store.Summary) (store.Channel, bool) {
 	return store.Channel{}, false
 }
 
+func draw(screen *term.Term, b []byte) {
+	for len(b) > 0 && screen.Work() < screenWork {
+		n := min(len(b), 4096)
+		screen.Write(b[:n])
+		b = b[n:]
+	}
+}
+
 func lastScreen(f *recording.Reader, ch store.Channel, out *screenJSON) error {
 	index := f.Index()
 	from := len(index) - 1
@@ -65,7 +76,7 @@ func lastScreen(f *recording.Reader, ch store.Channel, out *screenJSON) error {
 			for _, s := range key.Screens {
 				if s.Channel == ch.N {
 					screen = term.New(s.Cols, s.Rows)
-					screen.Write(s.ANSI)
+					draw(screen, s.ANSI)
 				}
 			}
 		}
@@ -75,10 +86,10 @@ func lastScreen(f *recording.Reader, ch store.Channel, out *screenJSON) error {
 			}
 			switch e.Kind {
 			case recording.KindOutput, recording.KindStderr:
-				screen.Write(e.Data)
+				draw(screen, e.Data)
 			case recording.KindResize:
 				var s recording.Resize
-				if json.Unmarshal(e.Data, &s) == nil && s.Cols > 0 && s.Rows > 0 {
+				if json.Unmarshal(e.Data, &s) == nil && s.Cols > 0 && s.Rows > 0 && screen.Work() < screenWork {
 					screen.Resize(s.Cols, s.Rows)
 				}
 			}

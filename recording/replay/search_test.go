@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	_ "modernc.org/sqlite"
@@ -141,6 +142,45 @@ func TestTranscriptAndSearchInside(t *testing.T) {
 	if !strings.Contains(text, "journalctl -u nginx | tail -3 (guess)\n") || !strings.Contains(text, "größer als 🚀 erwartet\n") || strings.Contains(text, "\x1b") {
 		t.Errorf("%.2000s", text)
 	}
+}
+
+// TestOneTranscriptAtATime: whoever asks again and again about a recording that runs does not have it read many
+// times over at once.
+func TestOneTranscriptAtATime(t *testing.T) {
+	w := newWorld(t)
+	id := w.keep(meta("alice@example.com", "deploy", "web", w.now), shell)
+	sum, err := w.store.Lookup(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		x := &texts{v: w.viewer, room: make(chan struct{}, madeAtOnce)}
+		for range madeAtOnce {
+			x.room <- struct{}{} // others are being made
+		}
+		got := make(chan *transcript.Transcript)
+		for i := range 20 {
+			grown := sum
+			grown.Size += int64(i)
+			go func() { // ends with the transcript
+				tr, err := x.of(&grown)
+				if err != nil {
+					t.Error(err)
+				}
+				got <- tr
+			}()
+		}
+		synctest.Wait()
+		for range madeAtOnce {
+			<-x.room
+		}
+		first := <-got
+		for range 19 {
+			if <-got != first {
+				t.Error("it was made more than once")
+			}
+		}
+	})
 }
 
 func TestFilterTerms(t *testing.T) {

@@ -24,15 +24,17 @@ const (
 	linesAtOnce = 2000 // of a transcript in one answer
 	hitsInOne   = 1000 // of a search inside one recording
 	maxFound    = 200  // recordings that one search may ask for
+	madeAtOnce  = 2    // transcripts
 
 	longestSearch = 3 * time.Second // inside one recording
 )
 
-var textLimits = transcript.Limits{Lines: 100_000, Bytes: 8 << 20, Commands: 5000, Marks: 5000}
+var textLimits = transcript.Limits{Lines: 100_000, Bytes: 8 << 20, Commands: 5000, Marks: 5000, Work: 2e9}
 
 // texts keeps the transcripts that were asked for last.
 type texts struct {
-	v *Viewer
+	v    *Viewer
+	room chan struct{} // one for each that is being made
 
 	mu   sync.Mutex
 	kept []*text // the one used last is last
@@ -41,32 +43,51 @@ type texts struct {
 type text struct {
 	id   string
 	size int64
-	once sync.Once
+	made chan struct{} // closed when t or err is there
 	t    *transcript.Transcript
 	err  error
 }
 
-// of gives the transcript of a recording as far as it is in the store. It is made once, however many ask.
+// usable reports whether e will do for a recording of this size. One that is being made does: otherwise
+// who asks again and again about a recording that runs would have it made many times over at once.
+func (e *text) usable(size int64) bool {
+	select {
+	case <-e.made:
+		return e.size == size && e.err == nil
+	default:
+		return true
+	}
+}
+
+// of gives the transcript of a recording as far as it is in the store, or as it was a moment ago. It is made once,
+// however many ask, and of few recordings at a time.
 func (x *texts) of(sum *store.Summary) (*transcript.Transcript, error) {
 	x.mu.Lock()
 	var e *text
 	for i, k := range x.kept {
 		if k.id == sum.Meta.ID {
 			x.kept = append(x.kept[:i], x.kept[i+1:]...)
-			if k.size == sum.Size && k.err == nil {
+			if k.usable(sum.Size) {
 				e = k
 			}
 			break
 		}
 	}
-	if e == nil {
-		e = &text{id: sum.Meta.ID, size: sum.Size}
+	ours := e == nil
+	if ours {
+		e = &text{id: sum.Meta.ID, size: sum.Size, made: make(chan struct{})}
 	}
 	if x.kept = append(x.kept, e); len(x.kept) > keptTexts {
 		x.kept = x.kept[1:]
 	}
 	x.mu.Unlock()
-	e.once.Do(func() { e.t, e.err = x.v.read(sum) })
+	if ours {
+		x.room <- struct{}{}
+		e.t, e.err = x.v.read(sum)
+		<-x.room
+		close(e.made)
+	}
+	<-e.made
 	return e.t, e.err
 }
 

@@ -76,7 +76,7 @@ func New(cfg Config) (*Viewer, error) {
 		cfg: cfg, assets: assets, cookie: cookieName(cfg.Token),
 		open: newOpenFiles(cfg.Store, cfg.Keys), seen: newSeen(cfg.Clock), mux: http.NewServeMux(),
 	}
-	v.texts = &texts{v: v}
+	v.texts = &texts{v: v, room: make(chan struct{}, madeAtOnce)}
 	for pattern, h := range map[string]func(http.ResponseWriter, *http.Request, policy.Identity) error{
 		"GET /api/recordings":                 v.list,
 		"GET /api/recordings/{id}":            v.detail,

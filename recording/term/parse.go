@@ -5,6 +5,7 @@ import "unicode/utf8"
 // Write takes what a program wrote to its terminal. Sequences and characters may be
 // cut anywhere between two calls.
 func (t *Term) Write(b []byte) {
+	t.work += int64(len(b))
 	for len(b) > 0 {
 		switch t.state {
 		case ground:
@@ -240,6 +241,7 @@ func (t *Term) escape(inter, c byte) {
 		return
 	case '#':
 		if c == '8' { // alignment test
+			t.work += t.area()
 			t.cursor.pen = pen{}
 			for _, row := range t.cur.rows {
 				for x := range row {

@@ -35,6 +35,12 @@ func (t *Term) softReset() {
 func (t *Term) csiPlain(final byte) {
 	c := &t.cursor
 	n := t.arg(0, 1)
+	switch final {
+	case 'J', 'L', 'M', 'S', 'T':
+		t.work += t.area()
+	case '@', 'I', 'K', 'P', 'X', 'Z', 'b':
+		t.work += int64(t.cols)
+	}
 	row := t.cur.rows[c.y]
 	switch final {
 	case '@':
@@ -200,8 +206,10 @@ func (t *Term) csiPrivate(final byte) {
 			t.privateMode(t.params[i], final == 'h')
 		}
 	case 'J': // selective erase: nothing is ever protected
+		t.work += t.area()
 		t.eraseDisplay(t.arg(0, 0))
 	case 'K':
+		t.work += int64(t.cols)
 		t.eraseLine(t.arg(0, 0))
 	}
 }

@@ -70,6 +70,8 @@ type Term struct {
 	style      int // DECSCUSR
 	last       rune
 
+	work int64 // see Work
+
 	state   state
 	inter   byte
 	private byte
@@ -99,7 +101,16 @@ func bound(cols, rows int) (int, int) {
 	return min(cols, MaxCols), min(rows, MaxRows)
 }
 
+// Work is how many bytes were written and about how many places on the screen were changed or
+// moved for them. A few bytes can clear a whole screen: who plays what others wrote stops when
+// it is too much.
+func (t *Term) Work() int64 { return t.work }
+
+// area is what clearing or moving the whole screen costs.
+func (t *Term) area() int64 { return int64(t.cols) * int64(t.rows) }
+
 func (t *Term) reset() {
+	t.work += 2 * t.area()
 	t.main, t.alt = newScreen(t.cols, t.rows), nil
 	t.cur = t.main
 	t.cursor = cursor{}
@@ -132,6 +143,7 @@ func (t *Term) Resize(cols, rows int) {
 	if cols == t.cols && rows == t.rows {
 		return
 	}
+	t.work += 2*t.area() + 2*int64(cols)*int64(rows)
 	for _, s := range []*screen{t.main, t.alt} {
 		if s == nil {
 			continue
@@ -194,6 +206,7 @@ func (t *Term) put(r rune) {
 	row := t.cur.rows[t.cursor.y]
 	x := t.cursor.x
 	if t.modes&modeInsert != 0 {
+		t.work += int64(t.cols)
 		copy(row[x+w:], row[x:])
 		mend(row, x, x)
 		mend(row, x+w, t.cols)
@@ -256,6 +269,7 @@ func (t *Term) plain(b []byte) int {
 func (t *Term) lineFeed() {
 	switch {
 	case t.cursor.y == t.bot:
+		t.work += int64(t.cols)
 		if t.top == 0 && t.Scrolled != nil && t.cur == t.main {
 			t.Scrolled(t.Line(0))
 		}
@@ -268,6 +282,7 @@ func (t *Term) lineFeed() {
 func (t *Term) reverseIndex() {
 	switch {
 	case t.cursor.y == t.top:
+		t.work += int64(t.cols)
 		t.cur.scroll(t.top, t.bot, -1, t.cursor.pen)
 	case t.cursor.y > 0:
 		t.cursor.y--
@@ -312,6 +327,7 @@ func (t *Term) showAlt(on bool) {
 		return
 	}
 	if t.cur == t.main {
+		t.work += t.area()
 		if t.alt == nil {
 			t.alt = newScreen(t.cols, t.rows)
 		}
@@ -324,6 +340,7 @@ func (t *Term) showAlt(on bool) {
 }
 
 func (t *Term) clear(s *screen) {
+	t.work += t.area()
 	if t.Scrolled != nil && s == t.main {
 		lines := t.Text()
 		for len(lines) > 0 && lines[len(lines)-1] == "" {

@@ -27,5 +27,6 @@
 //
 // Trust boundary: everything here was written by the person recorded. Marks and prompts can be
 // imitated by any program; nothing of a Line or a Command may be used as proof. Lines have no control
-// characters. What is kept is bounded by Limits.
+// characters. What is kept is bounded by Limits, and so is what it costs to draw: two bytes can clear a screen of
+// 100,000 places, and who writes nothing else is cut off early (Limits.Work).
 package transcript

@@ -65,6 +65,10 @@ type Limits struct {
 	Bytes    int // of text, 16 MiB
 	Commands int // 10,000
 	Marks    int // 10,000
+	// Work bounds what drawing costs, in the measure of term.Work: 2e9. A recording gets so much
+	// only by its length, workPerByte for each byte of output and workFree for its beginning: no
+	// program draws more on the whole, and one written to cost much is cut off early.
+	Work int64
 }
 
 const (
@@ -76,6 +80,9 @@ const (
 	maxScreens  = 64   // channels that are read; more are not
 	prompts     = "$#%>❯»"
 	longestMark = 4096
+	workFree    = 100e6
+	workPerByte = 1000
+	workPiece   = 4096 // bytes that are drawn between two looks at what it costs
 )
 
 var errFull = errors.New("full")
@@ -102,9 +109,14 @@ type Builder struct {
 	t     Transcript
 	lim   Limits
 	bytes int
-	full  bool
-	ch    map[uint32]*channel
-	seed  maphash.Seed
+	fed   int64 // bytes of output
+	spent int64 // on all screens, in the measure of Limits.Work
+	// looked is how many places of screens were read; as each look but those at marks waits
+	// for a quiet moment, length has its part in that too.
+	looked int64
+	full   bool
+	ch     map[uint32]*channel
+	seed   maphash.Seed
 	// forwards are those that are open, by channel: their place in the marks, which bound them.
 	forwards map[uint32]int
 }
@@ -120,6 +132,9 @@ func NewBuilder(lim Limits) *Builder {
 	def(&lim.Bytes, 16<<20)
 	def(&lim.Commands, 10_000)
 	def(&lim.Marks, 10_000)
+	if lim.Work <= 0 {
+		lim.Work = 2e9
+	}
 	return &Builder{lim: lim, ch: map[uint32]*channel{}, forwards: map[uint32]int{}, seed: maphash.MakeSeed()}
 }
 
@@ -149,6 +164,9 @@ type channel struct {
 
 // Event takes the next event; a Builder that is full takes no more.
 func (b *Builder) Event(e recording.Event) {
+	if b.full {
+		return
+	}
 	if e.Kind == recording.KindOpen {
 		b.open(e)
 		return
@@ -176,7 +194,9 @@ func (b *Builder) Event(e recording.Event) {
 		b.mark(e, "resize", itoa(s.Cols)+"×"+itoa(s.Rows))
 		if c != nil && c.screen != nil && s.Cols > 0 && s.Rows > 0 {
 			b.still(c, e.At)
+			before := c.screen.Work()
 			c.screen.Resize(s.Cols, s.Rows)
+			b.spend(c.screen.Work() - before)
 			c.dirty = true
 		}
 	case recording.KindExit:
@@ -243,6 +263,7 @@ func (b *Builder) open(e recording.Event) {
 	c := &channel{n: e.Channel, at: e.At, command: -1, exec: -1, inputX: -1, promptY: -1, seen: map[uint64]struct{}{}}
 	if o.PTY {
 		c.screen = term.New(o.Cols, o.Rows)
+		b.spend(c.screen.Work())
 		c.screen.Scrolled = func(line string) { b.scrolled(c, line) }
 	}
 	b.ch[e.Channel] = c
@@ -416,7 +437,10 @@ func (b *Builder) still(c *channel, now time.Duration) {
 // rows takes the rows of the screen; the one with the cursor only at the end.
 func (b *Builder) rows(c *channel, all bool) {
 	c.dirty = false
-	_, rows := c.screen.Size()
+	cols, rows := c.screen.Size()
+	if b.looked += int64(cols) * int64(rows); b.looked > 2*b.lim.Work {
+		b.full = true
+	}
 	_, cy, _ := c.screen.Cursor()
 	for y := range rows {
 		if y == cy && !all {
@@ -448,8 +472,27 @@ func (b *Builder) Done(at time.Duration) *Transcript {
 	return &b.t
 }
 
-// write gives bytes to the screen and stops at each mark and each end of a typed row.
+// write gives bytes to the screen as long as that is not too dear.
 func (b *Builder) write(c *channel, data []byte) {
+	for len(data) > 0 && !b.full {
+		n := min(len(data), workPiece)
+		before := c.screen.Work()
+		b.writePiece(c, data[:n])
+		b.fed += int64(n)
+		b.spend(c.screen.Work() - before)
+		data = data[n:]
+	}
+}
+
+// spend counts what was done, and says that it was enough.
+func (b *Builder) spend(n int64) {
+	if b.spent += n; b.spent > min(b.lim.Work, workFree+workPerByte*b.fed) {
+		b.full = true
+	}
+}
+
+// writePiece stops at each mark and each end of a typed row.
+func (b *Builder) writePiece(c *channel, data []byte) {
 	c.dirty = true
 	for len(data) > 0 {
 		n, m, ok := c.scan.next(data)
@@ -501,6 +544,8 @@ func (b *Builder) guess(c *channel, typed string) int {
 
 // shellMark acts on what the shell says of itself.
 func (b *Builder) shellMark(c *channel, m mark) {
+	cols, rows := c.screen.Size()
+	b.spend(int64(cols) * int64(rows)) // of reading it below
 	if !c.marks {
 		c.marks, c.promptY = true, -1
 	}

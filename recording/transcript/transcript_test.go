@@ -224,3 +224,40 @@ func FuzzTranscript(f *testing.F) {
 		}
 	})
 }
+
+// TestOutputThatIsDearIsCutOff: a few bytes that clear, move or read a whole screen do not keep the recorder busy
+// for hours, whoever made the recording; what ordinary programs write is not cut off.
+func TestOutputThatIsDearIsCutOff(t *testing.T) {
+	for name, unit := range map[string]string{
+		"reset": "\x1bc", "clear": "\x1b[2J", "scroll": "\x1b[9S", "insert": "\x1b[H\x1b[L", "alternate": "\x1b[?1049;1049;1049;1049h\x1b[?1049l", "pattern": "\x1b#8",
+		"marks": "\x1b]133;A\a", "input": "\x1b[4hx", "size": "",
+	} {
+		p := newTape().json(1, recording.KindOpen, recording.Open{Type: "shell", PTY: true, Cols: 500, Rows: 200})
+		began := time.Now()
+		if unit == "" {
+			for i := range 20_000 {
+				p.json(1, recording.KindResize, recording.Resize{Cols: 500 - i%2, Rows: 200})
+			}
+		} else {
+			p.out(strings.Repeat(unit, 1<<20/len(unit)))
+		}
+		if name != "input" && !p.b.full {
+			t.Errorf("%s: all of it was drawn, in %v", name, time.Since(began))
+		}
+		t.Logf("%s: %v", name, time.Since(began).Round(time.Millisecond))
+	}
+	p := newTape().json(1, recording.KindOpen, recording.Open{Type: "shell", PTY: true, Cols: 250, Rows: 70})
+	for range 3000 { // an hour of a shell with marks, one of top(1), and a long build
+		p.out("\x1b]133;D;0\a\x1b]133;A\a" + "alice@web:~/src/project$ \x1b]133;B\a").typed("ls").out("\x1b]133;C\a" + "file\r\n")
+	}
+	screen := "\x1b[H\x1b[J" + strings.Repeat("  1234 alice     20   0  123456  12345   1234 S   0.3   0.1   0:01.23 program\r\n", 60)
+	for range 3600 {
+		p.wait(time.Second).out(screen)
+	}
+	for i := range 100_000 {
+		p.out(fmt.Sprintf("[%6d/100000] CC object%d.o\r\n", i, i%7))
+	}
+	if p.b.spent > 1e9 || p.b.full && len(p.b.t.Lines) < p.b.lim.Lines {
+		t.Errorf("ordinary output: %d, %d lines, cut off: %v", p.b.spent, len(p.b.t.Lines), p.b.full)
+	}
+}
