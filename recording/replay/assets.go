@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -60,6 +61,10 @@ func (v *Viewer) serveAsset(w http.ResponseWriter, r *http.Request, name string)
 		}
 		v.refuse(w, r, &refusal{http.StatusNotFound, "there is nothing at this address", ""})
 		return
+	}
+	if name == "index.html" && isLoopback(r.RemoteAddr) {
+		a.body = bytes.ReplaceAll(a.body, []byte(`="/`), []byte(`="`+v.place+`/`))
+		a.etag = `"` + v.place[1:] + a.etag[1:]
 	}
 	h := w.Header()
 	h.Set("Content-Type", a.ctype)

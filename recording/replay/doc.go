@@ -77,7 +77,8 @@
 // What was recorded is the work of the person recorded. It reaches the page as JSON, becomes
 // text nodes or goes to a terminal renderer without input, links, titles or clipboard.
 //
-// The token over loopback is compared in constant time, put into a cookie (HttpOnly,
-// SameSite=Strict) and taken out of the address by a redirect. Other programs of the same
-// person can read it where the person can; other people on the host cannot use the viewer.
+// The token over loopback is compared in constant time, put into a cookie (HttpOnly, SameSite=Strict) and taken out of the
+// address by a redirect to /PLACE/, under which all of the above is then. A cookie is sent to every port of 127.0.0.1, and
+// other people on the host can listen on one; but only to paths below the one it is for, and PLACE (128 bits of a hash of
+// the token) is known to nobody else. Other programs of the same person can read both where the person can.
 package replay

@@ -132,7 +132,7 @@ func (v *Viewer) who(r *http.Request) (policy.Identity, *refusal) {
 		}
 		c, err := r.Cookie(v.cookie)
 		if err != nil || !v.tokenIs(c.Value) {
-			return policy.Identity{}, &refusal{http.StatusUnauthorized, "open the whole address that was printed, with its token", ""}
+			return policy.Identity{}, noToken
 		}
 		return v.cfg.TokenIdentity, nil
 	}
@@ -163,19 +163,39 @@ func (v *Viewer) takeToken(w http.ResponseWriter, r *http.Request) bool {
 		v.refuse(w, r, &refusal{http.StatusUnauthorized, "this token is not the one of this recorder: it changes each time it starts", ""})
 		return true
 	}
-	http.SetCookie(w, &http.Cookie{Name: v.cookie, Value: v.cfg.Token, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil})
+	http.SetCookie(w, &http.Cookie{Name: v.cookie, Value: v.cfg.Token, Path: v.place + "/", HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil})
 	q.Del("token")
 	// Only path and query of this request: never a place somebody else could name.
-	to := url.URL{Path: "/" + strings.TrimLeft(r.URL.Path, "/"), RawQuery: q.Encode()}
+	to := url.URL{Path: v.place + "/" + strings.TrimLeft(r.URL.Path, "/"), RawQuery: q.Encode()}
 	http.Redirect(w, r, to.String(), http.StatusSeeOther)
 	return true
 }
 
-// cookieName differs by token, since browsers share cookies among all ports of a host and
-// several recorders may run on one.
-func cookieName(token string) string {
-	h := sha256.Sum256([]byte("tssh viewer cookie\n" + token))
-	return "tssh-viewer-" + hex.EncodeToString(h[:6])
+var noToken = &refusal{http.StatusUnauthorized, "open the whole address that was printed, with its token", ""}
+
+// cookieName differs by token, since several recorders may run on one host.
+func cookieName(token string) string { return "tssh-viewer-" + ofToken("cookie", token)[:12] }
+
+// placeOf is where on loopback everything is. Browsers send a host's cookies to all of its ports, and whoever else is
+// on this computer can listen on one: the cookie is bound to a path that only this recorder and its page know.
+func placeOf(token string) string { return "/" + ofToken("place", token)[:32] }
+
+func ofToken(what, token string) string {
+	h := sha256.Sum256([]byte("tssh viewer " + what + "\n" + token))
+	return hex.EncodeToString(h[:])
+}
+
+// unplaced takes the place off the path of a request over loopback, and says whether it had it.
+func (v *Viewer) unplaced(r *http.Request) (*http.Request, bool) {
+	path, ok := strings.CutPrefix(r.URL.Path, v.place)
+	if !ok || !strings.HasPrefix(path, "/") || v.cfg.Token == "" || !isLoopback(r.RemoteAddr) {
+		return r, false
+	}
+	in := *r
+	in.URL = new(url.URL)
+	*in.URL = *r.URL
+	in.URL.Path, in.URL.RawPath = path, strings.TrimPrefix(r.URL.RawPath, v.place)
+	return &in, true
 }
 
 var errNoPage = errors.New("the page was not built into this program; run make and start it again")

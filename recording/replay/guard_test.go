@@ -116,6 +116,7 @@ func TestWhereRequestsMayComeFrom(t *testing.T) {
 	w := newWorld(t)
 	const hub = "http://hub.demo.internal"
 	cookie := "Cookie: " + w.viewer.cookie + "=" + token
+	place := w.viewer.place
 	for _, c := range []struct {
 		name    string
 		method  string
@@ -169,8 +170,16 @@ func TestWhereRequestsMayComeFrom(t *testing.T) {
 		{"loopback, wrong token", "GET", "http://localhost/?token=0123456789abcdef0123456789abcdee", fromLoopback, nil, 401},
 		{"loopback, token in the API's address", "GET", "http://localhost/api/recordings?token=" + token, fromLoopback, nil, 401},
 		{"loopback, right token", "GET", "http://127.0.0.1:8080/?token=" + token, fromLoopback, nil, 303},
-		{"loopback, cookie", "GET", "http://[::1]:8080/api/recordings", fromLoopback, []string{cookie}, 200},
-		{"loopback, wrong cookie", "GET", "http://localhost/api/recordings", fromLoopback, []string{cookie + "x"}, 401},
+		{"loopback, cookie", "GET", "http://[::1]:8080" + place + "/api/recordings", fromLoopback, []string{cookie}, 200},
+		{"loopback, cookie, page", "GET", "http://[::1]:8080" + place + "/r/abc", fromLoopback, []string{cookie}, page(w)},
+		{"loopback, cookie, not the place", "GET", "http://[::1]:8080/api/recordings", fromLoopback, []string{cookie}, 401},
+		{"loopback, cookie, another place", "GET", "http://[::1]:8080/" + strings.Repeat("0", 32) + "/api/recordings", fromLoopback, []string{cookie}, 401},
+		{"loopback, the place alone", "GET", "http://[::1]:8080" + place + "/api/recordings", fromLoopback, nil, 401},
+		{"loopback, more than the place", "GET", "http://[::1]:8080" + place + "x/api/recordings", fromLoopback, []string{cookie}, 401},
+		{"loopback, wrong cookie", "GET", "http://localhost" + place + "/api/recordings", fromLoopback, []string{cookie + "x"}, 401},
+		{"loopback, place, foreign page", "GET", "http://localhost" + place + "/api/recordings", fromLoopback, []string{cookie, "Sec-Fetch-Site: same-site"}, 403},
+		{"loopback, place, foreign form", "POST", "http://localhost" + place + "/api/recordings/x/end", fromLoopback, []string{cookie, "Origin: http://localhost:9999", "Sec-Fetch-Site: same-site"}, 403},
+		{"the place over the mesh", "GET", hub + place + "/api/recordings", fromAlice, nil, 404},
 		{"nothing there", "GET", hub + "/etc/passwd", fromAlice, nil, 404},
 		{"no such asset", "GET", hub + "/assets/.keep", fromAlice, nil, 404},
 	} {
@@ -217,16 +226,16 @@ func page(w *world) int {
 func TestTokenBecomesACookie(t *testing.T) {
 	w := newWorld(t)
 	res := w.ask("GET", "http://localhost:1/r/abc?t=5&token="+token, fromLoopback)
-	if got := res.Header.Get("Location"); got != "/r/abc?t=5" {
+	if got := res.Header.Get("Location"); got != w.viewer.place+"/r/abc?t=5" {
 		t.Errorf("redirected to %q", got)
 	}
 	cs := res.Cookies()
-	if len(cs) != 1 || cs[0].Value != token || !cs[0].HttpOnly || cs[0].SameSite != http.SameSiteStrictMode || cs[0].Path != "/" || cs[0].Domain != "" {
+	if len(cs) != 1 || cs[0].Value != token || !cs[0].HttpOnly || cs[0].SameSite != http.SameSiteStrictMode || cs[0].Path != w.viewer.place+"/" || cs[0].Domain != "" {
 		t.Fatalf("cookies: %+v", cs)
 	}
 	// The redirect stays here whatever the path looks like.
 	res = w.ask("GET", "http://localhost:1/r/%2Fevil.example?token="+token, fromLoopback)
-	if got := res.Header.Get("Location"); !strings.HasPrefix(got, "/r/") {
+	if got := res.Header.Get("Location"); !strings.HasPrefix(got, w.viewer.place+"/r/") {
 		t.Errorf("redirected to %q", got)
 	}
 }

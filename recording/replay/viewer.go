@@ -48,6 +48,7 @@ type Viewer struct {
 	cfg    Config
 	assets map[string]asset
 	cookie string
+	place  string // before every path on loopback
 	mux    *http.ServeMux
 	open   *openFiles
 	seen   *seen
@@ -73,7 +74,7 @@ func New(cfg Config) (*Viewer, error) {
 		return nil, fmt.Errorf("replay: page: %w", err)
 	}
 	v := &Viewer{
-		cfg: cfg, assets: assets, cookie: cookieName(cfg.Token),
+		cfg: cfg, assets: assets, cookie: cookieName(cfg.Token), place: placeOf(cfg.Token),
 		open: newOpenFiles(cfg.Store, cfg.Keys), seen: newSeen(cfg.Clock), mux: http.NewServeMux(),
 	}
 	v.texts = &texts{v: v, room: make(chan struct{}, madeAtOnce)}
@@ -113,11 +114,16 @@ func (v *Viewer) Close() { v.open.close() }
 // ServeHTTP checks where the request comes from before anything looks at what it wants.
 func (v *Viewer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	harden(w.Header())
+	r, placed := v.unplaced(r)
 	if no := v.fromHere(r); no != nil {
 		v.refuse(w, r, no)
 		return
 	}
 	if v.takeToken(w, r) {
+		return
+	}
+	if isLoopback(r.RemoteAddr) && v.cfg.Token != "" && !placed {
+		v.refuse(w, r, noToken)
 		return
 	}
 	if _, pattern := v.mux.Handler(r); pattern == "" {

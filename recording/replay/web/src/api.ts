@@ -1,6 +1,9 @@
 // The viewer's API, as recording/replay serves it. Times are seconds since the start of the
 // recording; bytes are base64.
 
+// base is what stands before every path; on loopback it is nobody else's to know.
+export const base = (document.querySelector('script[src$="/assets/app.js"]')?.getAttribute("src") ?? "").replace(/\/assets\/app\.js$/, "");
+
 export interface Exit { status: number; signal?: string }
 
 export interface Summary {
@@ -86,7 +89,7 @@ export function answerFrom(fn: (path: string) => any): void {
 export const isOffline = () => offline !== undefined;
 
 async function get(path: string, signal?: AbortSignal): Promise<any> {
-  if (offline) return offline(path);
+  if (offline) return offline(path.slice(base.length));
   return ask(path, { headers: { Accept: "application/json" }, signal });
 }
 
@@ -116,20 +119,20 @@ export function list(q: { text: string; own: boolean; before?: string }, signal?
   if (q.text) p.set("q", q.text);
   if (q.own) p.set("own", "1");
   if (q.before) p.set("before", q.before);
-  return get(`/api/recordings?${p}`, signal);
+  return get(`${base}/api/recordings?${p}`, signal);
 }
 
 export function detail(id: string): Promise<Detail> {
-  return get(`/api/recordings/${encodeURIComponent(id)}`);
+  return get(`${base}/api/recordings/${encodeURIComponent(id)}`);
 }
 
 export async function endSession(id: string, reason: string): Promise<void> {
-  await ask(`/api/recordings/${encodeURIComponent(id)}/end`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ reason }) });
+  await ask(`${base}/api/recordings/${encodeURIComponent(id)}/end`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ reason }) });
 }
 
 export async function frame(id: string, n: number): Promise<Frame> {
   if (offline) return offline(`/api/recordings/${encodeURIComponent(id)}/frames/${n}`);
-  const f = await get(`/api/recordings/${encodeURIComponent(id)}/frames/${n}`);
+  const f = await get(`${base}/api/recordings/${encodeURIComponent(id)}/frames/${n}`);
   return toFrame(n, f);
 }
 
@@ -149,23 +152,23 @@ export interface Hit extends Summary { lines: TextLine[]; more?: boolean }
 export interface LastScreen { cols: number; rows: number; lines: string[] }
 
 export function transcript(id: string, from: number): Promise<Transcript> {
-  return get(`/api/recordings/${encodeURIComponent(id)}/transcript?from=${from}`);
+  return get(`${base}/api/recordings/${encodeURIComponent(id)}/transcript?from=${from}`);
 }
 
 export function searchIn(id: string, q: string, regex: boolean): Promise<{ lines: TextLine[]; more?: boolean; until?: number }> {
   const p = new URLSearchParams({ q });
   if (regex) p.set("re", "1");
-  return get(`/api/recordings/${encodeURIComponent(id)}/search?${p}`);
+  return get(`${base}/api/recordings/${encodeURIComponent(id)}/search?${p}`);
 }
 
 export function search(q: string, before?: string): Promise<{ viewer: Viewer; recordings: Hit[]; next?: string }> {
   const p = new URLSearchParams({ q });
   if (before) p.set("before", before);
-  return get(`/api/search?${p}`);
+  return get(`${base}/api/search?${p}`);
 }
 
 export function screen(id: string): Promise<LastScreen> {
-  return get(`/api/recordings/${encodeURIComponent(id)}/screen`);
+  return get(`${base}/api/recordings/${encodeURIComponent(id)}/screen`);
 }
 
 function bytes(base64: string): Uint8Array {

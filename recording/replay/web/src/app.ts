@@ -2,7 +2,7 @@
 
 import "@xterm/xterm/css/xterm.css";
 import "./style.css";
-import { Refusal } from "./api";
+import { base, Refusal } from "./api";
 import { adoptStyles } from "./csp";
 import { h, replace } from "./dom";
 import { showList } from "./list";
@@ -13,10 +13,11 @@ const main = document.getElementById("main")!;
 
 async function start() {
   adoptStyles();
-  const match = /^\/r\/([^/]+)\/?$/.exec(location.pathname);
+  const path = location.pathname.slice(base.length);
+  const match = /^\/r\/([^/]+)\/?$/.exec(path);
   try {
     if (match) await showPlayer(main, decodeURIComponent(match[1]));
-    else if (location.pathname === "/search") await showSearch(main);
+    else if (path === "/search") await showSearch(main);
     else await showList(main);
   } catch (err) {
     showRefusal(err, match !== null);
@@ -34,7 +35,7 @@ function showRefusal(err: unknown, recording: boolean) {
   replace(main, h("section", { class: "state", role: "alert" },
     h("h1", null, title),
     h("p", null, words),
-    h("p", null, recording ? h("a", { href: "/" }, "All recordings") : h("a", { href: location.href }, "Try again"))));
+    h("p", null, recording ? h("a", { href: `${base}/` }, "All recordings") : h("a", { href: location.href }, "Try again"))));
   document.title = title;
 }
 

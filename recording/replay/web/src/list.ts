@@ -65,7 +65,7 @@ export async function showList(main: HTMLElement): Promise<void> {
     if (text) p.set("q", text);
     if (own) p.set("own", "1");
     if (pictures) p.set("pics", "1");
-    history.replaceState(null, "", p.size ? `/?${p}` : "/");
+    history.replaceState(null, "", p.size ? `${api.base}/?${p}` : `${api.base}/`);
     mine.setAttribute("aria-pressed", String(own));
     all.setAttribute("aria-pressed", String(!own));
     run(load(false));
@@ -152,7 +152,7 @@ function picture(row: HTMLElement, s: api.LastScreen): void {
 }
 
 function row(r: api.Summary): HTMLElement {
-  const href = `/r/${encodeURIComponent(r.id)}`;
+  const href = `${api.base}/r/${encodeURIComponent(r.id)}`;
   const what = r.type === "exec" ? h("code", { title: r.command }, r.command || (r.sealed ? "a command (sealed)" : "a command")) :
     h("span", { class: "kind" }, r.type === "shell" ? "shell" : r.type === "sftp" ? "files" : "nothing");
   const tr = h("tr", { "data-id": r.id },

@@ -7,7 +7,7 @@ import { ending } from "./list";
 
 export function showLocked(main: HTMLElement, d: api.Detail): void {
   document.title = `${d.who || d.src} as ${d.local_user} on ${d.host}`;
-  const file = `/api/recordings/${encodeURIComponent(d.id)}/file`;
+  const file = `${api.base}/api/recordings/${encodeURIComponent(d.id)}/file`;
   replace(main, h("section", { class: "player locked" },
     h("div", { class: "title" },
       h("h1", null, h("span", { class: "who" }, d.who || d.src), h("span", { class: "dim" }, " as "), d.local_user, h("span", { class: "dim" }, " on "), d.host),

@@ -16,7 +16,7 @@ export async function showSearch(main: HTMLElement): Promise<void> {
   async function run(older: boolean) {
     const mine = ++asked;
     const q = box.value.trim();
-    history.replaceState(null, "", q ? `/search?q=${encodeURIComponent(q)}` : "/search");
+    history.replaceState(null, "", q ? `${api.base}/search?q=${encodeURIComponent(q)}` : `${api.base}/search`);
     document.title = q ? `${q} \u2013 search` : "Search";
     if (!older) replace(found);
     more.hidden = true;
@@ -54,7 +54,7 @@ function hit(r: api.Hit, q: string): HTMLElement {
     if (t !== undefined) p.set("t", t.toFixed(3));
     if (ch !== undefined) p.set("c", String(ch));
     p.set("q", q.replaceAll('"', ""));
-    return `/r/${encodeURIComponent(r.id)}?${p}`;
+    return `${api.base}/r/${encodeURIComponent(r.id)}?${p}`;
   };
   return h("article", { class: "hit", "data-id": r.id },
     h("h2", null, h("a", { href: at() }, r.who || r.src, h("span", { class: "dim" }, " as "), r.local_user, h("span", { class: "dim" }, " on "), r.host), h("small", null, when(r.start))),

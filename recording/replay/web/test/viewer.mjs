@@ -2,6 +2,7 @@
 // the viewers are, the token, and ids of recordings by name.
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
 import { chromium } from "playwright-core";
 
 const input = JSON.parse(readFileSync(0, "utf8"));
@@ -93,6 +94,20 @@ await step("the token opens the page and leaves the address", async () => {
   await admin.goto(`${input.admin}/?token=${token}`);
   await admin.waitForSelector("table.list");
   await until(async () => assert.equal(new URL(admin.url()).search, ""));
+  input.admin = admin.url().replace(/\/$/, ""); // with the place under which everything is
+  assert.match(new URL(input.admin).pathname, /^\/[0-9a-f]{32}$/);
+  // Whoever listens on another port of this computer gets the browser's cookies, but not this one.
+  const got = [];
+  const other = createServer((req, res) => {
+    got.push(req.headers.cookie ?? "none");
+    res.end("<title>other</title>");
+  });
+  await new Promise((done) => other.listen(0, "127.0.0.1", done));
+  const page = await admin.context().newPage();
+  await page.goto(`http://127.0.0.1:${other.address().port}/`);
+  await page.close();
+  other.close();
+  assert.deepEqual([...new Set(got)], ["none"]);
   assert.equal(await admin.evaluate(() => document.cookie), "", "script can read the cookie");
   await until(async () => assert.equal(await admin.locator("#viewer").innerText(), "root@example.com"));
 });
@@ -376,7 +391,7 @@ await step("a shared page plays from a file, offline, and carries the recording"
   await page.locator(".proof summary").click();
   const [tsr] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Save the .tsr" }).click()]);
   await tsr.saveAs(`${input.shots}/shared.tsr`);
-  const original = await admin.evaluate(async (u) => [...new Uint8Array(await (await fetch(u)).arrayBuffer())], `/api/recordings/${ids.shell}/file`);
+  const original = await admin.evaluate(async (u) => [...new Uint8Array(await (await fetch(u)).arrayBuffer())], `${new URL(input.admin).pathname}/api/recordings/${ids.shell}/file`);
   assert.deepEqual([...readFileSync(`${input.shots}/shared.tsr`)], original);
 });
 
@@ -456,7 +471,7 @@ await step("an expression in a shared page is given so long and no longer", asyn
 });
 
 await step("recorded text does nothing in a shared page either", async () => {
-  const res = await admin.evaluate(async (u) => (await fetch(u)).text(), `/api/recordings/${ids.nasty}/html`);
+  const res = await admin.evaluate(async (u) => (await fetch(u)).text(), `${new URL(input.admin).pathname}/api/recordings/${ids.nasty}/html`);
   const page = await tab();
   await page.route("http://127.0.0.1:1/shared", (r) => r.fulfill({ contentType: "text/html", body: res }));
   await page.goto("http://127.0.0.1:1/shared#text=1");
@@ -544,6 +559,7 @@ const alice = await tab();
 await step("somebody else sees own recordings only", async () => {
   await alice.goto(`${input.alice}/?token=${token}`);
   await alice.waitForSelector("table.list");
+  input.alice = alice.url().replace(/\/$/, "");
   await until(async () => {
     const seen = await rows(alice).evaluateAll((r) => r.map((x) => x.dataset.id));
     assert.deepEqual(seen.sort(), [ids.shell, ids.exec, ids.sftp, ids.live].sort());
