@@ -400,7 +400,7 @@ func (r *termsReader) finish(s *sshRule) {
 		if t.SFTPFolder != "" && p.sftp == FilesNone {
 			f.errorf(r.folderAt, "%s: permit.sftpFolder needs permit.sftp, \"read\" or \"write\"", r.rule)
 		}
-		if r.cmdAt >= 0 && p.sftp == FilesWrite && t.SFTPFolder == "" {
+		if r.cmdAt >= 0 && p.sftp == FilesWrite && (t.SFTPFolder == "" || t.SFTPFolder == "~") {
 			f.warnf(r.sftpAt, "%s: who may write files can change what a login runs, which the command of the rule does not stop", r.rule)
 		}
 	case t.commands != nil:

@@ -65,7 +65,7 @@ func startCoord(h *hub) (func(context.Context) error, error) {
 // hub has a node of its own, and over loopback where that was asked for.
 func startRecorder(h *hub) (func(context.Context) error, error) {
 	r, err := openRooms(roomsConfig{
-		State: h.dir.path, Recordings: h.opt.recordingsDir(h.dir), Coord: h.coord, Key: h.dir.key,
+		State: h.dir.path, Recordings: h.opt.recordingsDir(h.dir), Coord: h.coord, Key: h.dir.key, Former: h.coord.Mesh().FormerKeys,
 		Bucket: h.opt.bucket, CacheBytes: h.opt.cache << 20, Retention: h.opt.retention,
 		Audit: h.audit.Append, UDPPort: h.opt.udpPort, Log: h.log.With("part", "recorder"),
 	})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
@@ -52,6 +53,7 @@ type roomsConfig struct {
 	Retention  []store.Rule
 	Coord      *coord.Server
 	Key        netmap.ControlKey
+	Former     []netmap.FormerKey // the hub had before
 	Audit      func(audit.Entry) error
 	UDPPort    int   // of the hub's own node; 0: the last one, or any
 	Quota      int64 // bytes of recordings of one host; 0: no limit
@@ -64,7 +66,11 @@ func openRooms(c roomsConfig) (*rooms, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.store, err = store.Open(store.Config{Bucket: bucket, CacheBytes: c.CacheBytes, Retention: c.Retention, Key: c.Key.Signer(), Deleting: r.deleting,
+	var former []ed25519.PublicKey
+	for _, k := range c.Former {
+		former = append(former, ed25519.PublicKey(k.Key[:]))
+	}
+	r.store, err = store.Open(store.Config{Former: former, Bucket: bucket, CacheBytes: c.CacheBytes, Retention: c.Retention, Key: c.Key.Signer(), Deleting: r.deleting,
 		Dir: c.Recordings, MaxBytesPerHost: c.Quota, MinFree: 256 << 20, Check: r.claims, Log: c.Log})
 	if err != nil {
 		return nil, fmt.Errorf("recordings: %w", err)

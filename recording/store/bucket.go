@@ -3,7 +3,10 @@ package store
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/md5"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -129,8 +132,8 @@ func (s *Store) archive(ctx context.Context, r *rec) error {
 		return err
 	}
 	defer f.Close()
-	sum := md5.New() // what S3 compares; not for security, the recording has its own chain
-	if _, err := io.Copy(sum, f); err != nil {
+	sum, whole := md5.New(), sha256.New() // the first is what S3 compares, and not for security
+	if _, err := io.Copy(io.MultiWriter(sum, whole), f); err != nil {
 		return err
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
@@ -153,7 +156,8 @@ func (s *Store) archive(ctx context.Context, r *rec) error {
 	s.mu.RLock()
 	summary, hold := r.sum.clone(), r.hold
 	s.mu.RUnlock()
-	if err := s.putBeside(r, ".json", sidecar{Version: sidecarVersion, Summary: summary, Archived: true}); err != nil {
+	beside := sidecar{Version: sidecarVersion, Summary: summary, Archived: true, SHA256: hex.EncodeToString(whole.Sum(nil))}
+	if err := s.putBeside(r, ".json", beside); err != nil {
 		return err
 	}
 	if hold != nil {
@@ -161,11 +165,11 @@ func (s *Store) archive(ctx context.Context, r *rec) error {
 			return err
 		}
 	}
-	if err := writeFile(sidecarPath(r.path), sidecar{Version: sidecarVersion, Summary: summary, Archived: true}); err != nil {
+	if err := writeFile(sidecarPath(r.path), beside); err != nil {
 		return err
 	}
 	s.mu.Lock()
-	r.archived = true
+	r.archived, r.sha256 = true, beside.SHA256
 	s.mu.Unlock()
 	return nil
 }
@@ -220,7 +224,7 @@ func (s *Store) evict() error {
 // fetch brings a recording that is only in the bucket back, verified. r.mu is held.
 func (s *Store) fetch(r *rec) error {
 	s.mu.RLock()
-	away := r.away
+	away, want := r.away, identity{r.sum.Size, r.sha256, &r.sum.Meta}
 	s.mu.RUnlock()
 	if !away {
 		return nil
@@ -230,7 +234,7 @@ func (s *Store) fetch(r *rec) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), bucketLong)
 	defer cancel()
-	if err := s.download(ctx, s.key(r, ".tsr"), r.path, r.sum.Size); err != nil {
+	if err := s.download(ctx, s.key(r, ".tsr"), r.path, want); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -239,8 +243,28 @@ func (s *Store) fetch(r *rec) error {
 	return nil
 }
 
-// download copies an object of so many bytes (-1: any) to a file and verifies it whole.
-func (s *Store) download(ctx context.Context, key, to string, size int64) error {
+// identity is what is known here of a recording that a bucket has. A recording that verifies in
+// itself can be another one, which whoever writes to the bucket made up.
+type identity struct {
+	size   int64 // -1: any
+	sha256 string
+	meta   *recording.Meta // nil: any
+}
+
+func (want *identity) fits(size int64, sum []byte, m recording.Meta) bool {
+	if want.size >= 0 && size != want.size || want.sha256 != "" && hex.EncodeToString(sum) != want.sha256 {
+		return false
+	}
+	if want.meta == nil {
+		return true
+	}
+	a, err1 := json.Marshal(*want.meta)
+	b, err2 := json.Marshal(m)
+	return err1 == nil && err2 == nil && bytes.Equal(a, b)
+}
+
+// download copies an object to a file, verifies it whole, and that it is the one wanted.
+func (s *Store) download(ctx context.Context, key, to string, want identity) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return err
 	}
@@ -256,12 +280,13 @@ func (s *Store) download(ctx context.Context, key, to string, size int64) error 
 	}
 	defer os.Remove(tmp) // renamed where all is well
 	defer out.Close()
-	v := recording.NewVerifier()
-	n, err := io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(out, v)}, in, make([]byte, piece))
+	v, sum := recording.NewVerifier(), sha256.New()
+	n, err := io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(out, v, sum)}, in, make([]byte, piece))
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrTampered, err)
 	}
-	if !v.Complete() || v.Offset() != n || size >= 0 && n != size {
+	m, _ := v.Meta()
+	if !v.Complete() || v.Offset() != n || !want.fits(n, sum.Sum(nil), m) {
 		return fmt.Errorf("%w: the bucket gives %d bytes that are not the recording", ErrTampered, n)
 	}
 	if err := out.Sync(); err != nil {
@@ -312,10 +337,11 @@ func (s *Store) listBucket(ctx context.Context) error {
 		}
 	}
 	for key := range beside {
-		if id, ok := strings.CutSuffix(path.Base(key), ".gone"); ok {
-			s.mu.Lock()
-			s.gone[id] = true
-			s.mu.Unlock()
+		stem, ok := strings.CutSuffix(key, ".gone")
+		if id := path.Base(stem); ok && !s.isGone(id) {
+			if err := s.deleted(ctx, key, id, beside[stem+".hold"]); err != nil {
+				s.cfg.Log.Error("tombstone that does not count; what it is about stays", "object", key, "err", err)
+			}
 		}
 	}
 	for _, key := range tsr {
@@ -325,6 +351,40 @@ func (s *Store) listBucket(ctx context.Context) error {
 	}
 	s.listed.Store(true)
 	return nil
+}
+
+// deleted takes a tombstone of the bucket's into account that this folder does not have: only
+// one that this recorder signed, and not of a recording on hold. Whoever may write to the bucket
+// has nothing deleted with it.
+func (s *Store) deleted(ctx context.Context, key, id string, held bool) error {
+	r, err := s.cfg.Bucket.NewRangeReader(ctx, key, 0, maxSidecar, nil)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	var t Tombstone
+	if err := json.NewDecoder(r).Decode(&t); err != nil {
+		return err
+	}
+	switch {
+	case held || s.Held(id) != nil:
+		return ErrHeld
+	case t.ID != id || !s.ours(&t):
+		return errors.New("it was not signed here")
+	}
+	s.mu.Lock()
+	s.gone[id] = true
+	s.mu.Unlock()
+	return nil
+}
+
+// ours reports whether the tombstone is of this recorder. One that does not sign has no way to know.
+func (s *Store) ours(t *Tombstone) bool {
+	if s.cfg.Key == nil {
+		return true
+	}
+	pub, ok := s.cfg.Key.Public().(ed25519.PublicKey)
+	return t.Valid() && (ok && pub.Equal(ed25519.PublicKey(t.Key)) || slices.ContainsFunc(s.cfg.Former, func(k ed25519.PublicKey) bool { return k.Equal(ed25519.PublicKey(t.Key)) }))
 }
 
 // adopt makes sure that one object of the bucket is in the list, with its hold.
@@ -347,7 +407,7 @@ func (s *Store) adopt(ctx context.Context, key string, beside map[string]bool) e
 			s.addAway(id, c)
 		} else {
 			to := filepath.Join(s.cfg.Dir, filepath.FromSlash(path.Dir(key)), id+".tsr")
-			if err := s.download(ctx, key, to, -1); err != nil {
+			if err := s.download(ctx, key, to, identity{size: -1}); err != nil {
 				return err
 			}
 			if err := s.load(to, id); err != nil {
@@ -379,7 +439,7 @@ func (s *Store) addAway(id string, c sidecar) {
 	if err != nil || c.Summary.Meta.ID != id || !c.Summary.Complete {
 		return
 	}
-	r := &rec{id: id, path: p, host: c.Summary.Meta.HostID, sum: c.Summary, sealed: true, archived: true, away: true}
+	r := &rec{id: id, path: p, host: c.Summary.Meta.HostID, sum: c.Summary, sealed: true, archived: true, sha256: c.SHA256, away: true}
 	r.words = r.sum.words()
 	if s.loadKept(r) != nil {
 		return

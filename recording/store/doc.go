@@ -45,7 +45,10 @@
 //	2026/11/ID.hold  2026/11/ID.gone   as in the folder
 //
 // Above CacheBytes the oldest copies in the folder go; they are fetched when somebody looks, and
-// believed only if they verify and are complete. An acknowledgement to a host says that a recording
+// believed only if they verify, are complete, and are what went there: SHA-256 and description are in
+// the summary. Of tombstones that only the bucket has those count that Config.Key signed, or one of
+// Former, and none of a recording on hold. Whoever may write to the bucket can spoil what is in it, which
+// shows; where the folder is lost as well they can also add recordings that never were. An acknowledgement to a host says that a recording
 // is durable in the folder, not that the bucket has it.
 //
 // # Limits

@@ -26,6 +26,8 @@ type sidecar struct {
 	Summary Summary `json:"summary"`
 	// Archived: the bucket has the recording.
 	Archived bool `json:"archived,omitempty"`
+	// SHA256 is of the file that was brought there; what comes back must be that.
+	SHA256 string `json:"sha256,omitempty"`
 }
 
 func sidecarPath(path string) string { return strings.TrimSuffix(path, ".tsr") + ".json" }
@@ -43,18 +45,16 @@ func writeSidecar(path string, sum Summary) error {
 }
 
 // readSidecar gives the summary if there is one and it is of a file of this size.
-func readSidecar(path, id string, size int64) (sum Summary, archived, fits bool) {
+func readSidecar(path, id string, size int64) (c sidecar, fits bool) {
 	f, err := os.Open(sidecarPath(path))
 	if err != nil {
-		return Summary{}, false, false
+		return c, false
 	}
 	defer f.Close()
-	var c sidecar
 	if json.NewDecoder(io.LimitReader(f, maxSidecar)).Decode(&c) != nil {
-		return Summary{}, false, false
+		return c, false
 	}
-	ok := c.Version == sidecarVersion && c.Summary.Complete && c.Summary.Size == size && c.Summary.Meta.ID == id
-	return c.Summary, c.Archived, ok
+	return c, c.Version == sidecarVersion && c.Summary.Complete && c.Summary.Size == size && c.Summary.Meta.ID == id
 }
 
 // rebuild makes the list from the files.
@@ -104,8 +104,8 @@ func (s *Store) load(path, id string) error {
 	if err := s.loadKept(r); err != nil {
 		return err
 	}
-	if sum, archived, ok := readSidecar(path, id, st.Size()); ok {
-		r.sum, r.sealed, r.archived = sum, true, archived
+	if c, ok := readSidecar(path, id, st.Size()); ok {
+		r.sum, r.sealed, r.archived, r.sha256 = c.Summary, true, c.Archived, c.SHA256
 	} else if err := s.readWhole(r, st.Size()); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
@@ -50,6 +51,7 @@ type Config struct {
 
 	Retention []Rule                // how long recordings are kept; none: for ever
 	Key       crypto.Signer         // Ed25519, signs tombstones; nil: they are not signed
+	Former    []ed25519.PublicKey   // of keys before, whose tombstones count too
 	Deleting  func(Tombstone) error // asked before a recording is deleted; nil agrees
 
 	Log   *slog.Logger     // nil discards
@@ -102,6 +104,7 @@ type rec struct {
 	heard    time.Time // the host's last word about it
 	hold     *Hold
 	archived bool      // the bucket has it
+	sha256   string    // of what it has; "" where that is not known
 	away     bool      // and only the bucket
 	fetched  time.Time // from there
 	sealed   bool      // takes no more: complete, or its bytes here do not verify
