@@ -30,6 +30,7 @@ FILE:LINE:COL. Keys that start with # inside rules are notes.
 	                    and what its sessions may do, below}]
 	autoApprovers     {routes: {PREFIX: [who]}, exitNode: [who], services: ...}
 	tests, sshTests   assertions that every change must keep
+	sealRecordingsTo  [age1... or ssh-ed25519 public key]: every host seals its recordings to these; none: it does not
 	nodeAttrs, derpMap, disableIPv4, OneCGNATRoute, randomizeClientPort, attrConfig   load, with a warning: no effect here
 
 Selectors and where they may stand are the table legal in selector.go. An identity
@@ -74,7 +75,8 @@ load elsewhere. They only take away from what the rule allows without them.
 	idleLimit        without a byte either way, as "15m"
 	sessionsAtOnce   logins of one person, or one machine, under the rule on one host
 	hours            ["Mon-Fri 07:00-19:00 Europe/Oslo"]; until: a time with its zone
-	record           "required"|"required-remote"|"best-effort"|"off"; onRecordFailure: "end"|"continue";
+	record           "required"|"required-remote"|"best-effort"|"off"; onRecordFailure: "terminate"|"pause"|"refuse"
+	                 (former names: "end" and "continue" are terminate and refuse);
 	                 recordInput, selfAttested: true or false
 	watch, join, end [who may, beside the person whose session it is]
 	showWatchers     true: the person and all who watch are told who watches, and who ended a session

@@ -22,6 +22,8 @@ type Policy struct {
 	exit      *approver // of exit nodes; nil when none is written
 	netTests  []netTest
 	sshTests  []sshTest
+	sealTo    []string
+	sealAt    int
 }
 
 // Text is the file as it was parsed.

@@ -40,6 +40,7 @@ var sections = []struct {
 	{"nodeAttrs", (*file).readNodeAttrs},
 	{"tests", (*file).readTests},
 	{"sshTests", (*file).readSSHTests},
+	{"sealRecordingsTo", (*file).readSeal},
 	{"derpMap", nil},
 	{"disableIPv4", nil},
 	{"OneCGNATRoute", nil},

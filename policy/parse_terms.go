@@ -443,15 +443,24 @@ func (r *termsReader) finishRecord(s *sshRule) {
 			t.Record = RecordRemote
 		}
 	}
-	t.RecordFailureOK = t.Record >= RecordBestEffort
+	if t.Record >= RecordBestEffort {
+		t.RecordFailure = FailRefuse
+	}
 	if w := r.failure; w.text != "" {
+		what, known := formerFailures[w.text]
+		if i := slices.Index(recordFailures, w.text); i >= 0 {
+			what, known = RecordFailure(i), true
+			t.uses = append(t.uses, use{"recordFailure", w.off})
+		}
 		switch {
-		case w.text != "end" && w.text != "continue":
-			f.errorf(w.off, "%s: onRecordFailure is \"end\" or \"continue\", not %q%s", r.rule, w.text, f.hint(w.text, []string{"end", "continue"}))
+		case !known:
+			f.errorf(w.off, "%s: onRecordFailure is \"terminate\", \"pause\" or \"refuse\", not %q%s", r.rule, w.text, f.hint(w.text, slices.Clone(recordFailures)))
 		case t.Record >= RecordBestEffort:
 			f.errorf(w.off, "%s: onRecordFailure can only stand where recording is required; with record %q sessions go on", r.rule, t.Record)
-		case w.text == "continue":
-			t.RecordFailureOK = true
+		default:
+			t.RecordFailure = what
+		}
+		if t.RecordFailure == FailRefuse && t.Record < RecordBestEffort {
 			f.warnf(w.off, "%s: a session under this rule goes on without a recording when recording fails", r.rule)
 		}
 	}
@@ -475,7 +484,7 @@ func (r *termsReader) finishAction(s *sshRule) {
 		f.errorf(max(r.record.off, r.glassAt), "%s: breakGlass works when recording does not, so the rule cannot require it; leave record out", r.rule)
 	}
 	if t.BreakGlass {
-		t.Record, t.RecordFailureOK = RecordBestEffort, true
+		t.Record, t.RecordFailure = RecordBestEffort, FailRefuse
 	}
 	if !s.request {
 		if r.askAt >= 0 {
@@ -538,8 +547,11 @@ func (t *terms) describe(s *sshRule) {
 	if !t.RecordDefault && !s.enforceRecorder {
 		add("recording %s", t.Record)
 	}
-	if t.RecordFailureOK && t.Record < RecordBestEffort {
+	if t.RecordFailure == FailRefuse && t.Record < RecordBestEffort {
 		add("going on when it fails")
+	}
+	if t.RecordFailure == FailPause {
+		add("paused when it fails")
 	}
 	if t.RecordInput {
 		add("input recorded")
@@ -563,7 +575,10 @@ func (t *terms) describe(s *sshRule) {
 		add("approved by %d of %s for %s", t.Approvals, selectorWords(t.approvers), shortDuration(t.ApprovedFor))
 	}
 	t.words = strings.Join(w, "; ")
-	t.key = fmt.Sprintf("%q %q %v %q %d %v %v %v", s.acceptEnv, s.recorder, s.enforceRecorder, t.Command, t.Record, t.RecordFailureOK, t.RecordInput, t.BreakGlass)
+	t.key = fmt.Sprintf("%q %q %v %q %d %v %v %v", s.acceptEnv, s.recorder, s.enforceRecorder, t.Command, t.Record, t.RecordFailure == FailRefuse, t.RecordInput, t.BreakGlass)
+	if t.RecordFailure == FailPause {
+		t.key += " pause"
+	}
 	if t.SFTPFolder != "" { // so that hosts that are upgraded keep their sessions
 		t.key += fmt.Sprintf(" %q", t.SFTPFolder)
 	}

@@ -78,7 +78,7 @@ func TestSchema(t *testing.T) {
 		node  schemaNode
 		words []string
 	}{
-		{ssh["record"], recordModes}, {ssh["permit"].Properties["sftp"], fileAccess}, {ssh["onRecordFailure"], []string{"end", "continue"}}, {ssh["action"], []string{"accept", "check", "request"}},
+		{ssh["record"], recordModes}, {ssh["permit"].Properties["sftp"], fileAccess}, {ssh["onRecordFailure"], []string{"terminate", "pause", "refuse", "end", "continue"}}, {ssh["action"], []string{"accept", "check", "request"}},
 	} {
 		var got []string
 		for _, e := range c.node.Enum {

@@ -35,6 +35,23 @@ var fileAccess = []string{FilesNone: "none", FilesRead: "read", FilesWrite: "wri
 
 func (a FileAccess) String() string { return fileAccess[min(int(a), len(fileAccess)-1)] }
 
+// RecordFailure says what becomes of a session when its recording fails in the middle. None
+// begins meanwhile that must be recorded, whichever it is.
+type RecordFailure uint8
+
+const (
+	FailTerminate RecordFailure = iota // it ends
+	FailPause                          // it is held until the recording goes on, and ends when that takes too long
+	FailRefuse                         // it goes on unrecorded; only new ones are refused
+)
+
+var recordFailures = []string{FailTerminate: "terminate", FailPause: "pause", FailRefuse: "refuse"}
+
+func (f RecordFailure) String() string { return recordFailures[min(int(f), len(recordFailures)-1)] }
+
+// formerFailures are the names that these had before.
+var formerFailures = map[string]RecordFailure{"end": FailTerminate, "continue": FailRefuse}
+
 // Terms is what a rule says about the sessions that it lets in, beyond who, where and as
 // whom. What may be opened in the session is asked with Decision.Allows.
 type Terms struct {
@@ -45,11 +62,11 @@ type Terms struct {
 	IdleLimit      time.Duration // without a byte from the client or the host; 0 for none
 	SessionsAtOnce int           // logins of one person, or one machine, under this rule on one host; 0 for any number
 
-	Record          RecordMode
-	RecordDefault   bool // the rule does not say record or enforceRecorder
-	RecordFailureOK bool // when recording fails in the middle, the session goes on
-	RecordInput     bool // what is typed while the terminal shows it
-	SelfAttested    bool // a recording that its own account could have altered will do
+	Record        RecordMode
+	RecordDefault bool // the rule does not say record or enforceRecorder
+	RecordFailure RecordFailure
+	RecordInput   bool // what is typed while the terminal shows it
+	SelfAttested  bool // a recording that its own account could have altered will do
 
 	LoginMessage string // shown when a terminal opens
 	ShowWatchers bool   // the person is told who watches, and who ends the session

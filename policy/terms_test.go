@@ -117,11 +117,11 @@ func TestTerms(t *testing.T) {
 	}
 	got := ruleWith(t, `, "permit": {"sftp": "read"}, "sessionLimit": "8h", "idleLimit": "15m", "sessionsAtOnce": 3, "record": "required", "onRecordFailure": "continue",
 		"recordInput": true, "selfAttested": true, "loginMessage": "be careful"`, time.Time{}).Terms()
-	want := Terms{SFTP: FilesRead, SessionLimit: 8 * time.Hour, IdleLimit: 15 * time.Minute, SessionsAtOnce: 3, RecordFailureOK: true, RecordInput: true, SelfAttested: true, LoginMessage: "be careful"}
+	want := Terms{SFTP: FilesRead, SessionLimit: 8 * time.Hour, IdleLimit: 15 * time.Minute, SessionsAtOnce: 3, RecordFailure: FailRefuse, RecordInput: true, SelfAttested: true, LoginMessage: "be careful"}
 	if got != want {
 		t.Errorf("got %+v\nwant %+v", got, want)
 	}
-	if got := ruleWith(t, `, "breakGlass": true`, time.Time{}).Terms(); !got.BreakGlass || got.Record != RecordBestEffort || !got.RecordFailureOK {
+	if got := ruleWith(t, `, "breakGlass": true`, time.Time{}).Terms(); !got.BreakGlass || got.Record != RecordBestEffort || got.RecordFailure != FailRefuse {
 		t.Errorf("break glass: %+v", got)
 	}
 	if got := (Decision{}).Terms(); got != (Terms{}) {

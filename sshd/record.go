@@ -17,6 +17,7 @@ import (
 type keeping struct {
 	Remote bool   `json:"remote,omitempty"` // a recorder must take it while it runs
 	Lossy  bool   `json:"lossy,omitempty"`  // it goes on when recording fails
+	Pause  bool   `json:"pause,omitempty"`  // it is held until recording goes on
 	Off    bool   `json:"off,omitempty"`    // not recorded, or not any more
 	Glass  bool   `json:"glass,omitempty"`  // let in by a break-glass rule
 	Asked  bool   `json:"asked,omitempty"`  // by a question to break-glass rules alone
@@ -25,7 +26,7 @@ type keeping struct {
 
 func keepingOf(d policy.Decision) keeping {
 	t := d.Terms()
-	return keeping{Remote: t.Record == policy.RecordRemote, Lossy: t.RecordFailureOK, Off: t.Record == policy.RecordOff, Glass: t.BreakGlass}
+	return keeping{Remote: t.Record == policy.RecordRemote, Lossy: t.RecordFailure == policy.FailRefuse, Pause: t.RecordFailure == policy.FailPause, Off: t.Record == policy.RecordOff, Glass: t.BreakGlass}
 }
 
 func (k keeping) String() string {
@@ -123,6 +124,8 @@ func sayUnrecorded(err error) string {
 		return sayQuota
 	case errors.Is(err, errNoRecorder):
 		return sayNoRecorder
+	case errors.Is(err, recording.ErrSeal):
+		return sayNoSeal
 	}
 	return sayNoSpool
 }

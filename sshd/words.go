@@ -30,6 +30,7 @@ const (
 	sayNoRecorder     = "the rule for this login insists on a recorder, and none has taken the beginning of the recording"
 	sayRecorderAway   = "the recorder of this session has not answered for too long"
 	sayQuota          = "your recordings that wait on this host have reached their limit; tell its administrator"
+	sayNoSeal         = "this host is to seal its recordings and cannot, so it starts no session; tell its administrator"
 	sayGlass          = "you are in by a break-glass rule: this is audited and announced"
 	sayGone           = "your machine is not part of the mesh any more"
 	sayRevoked        = "your access to this host was taken back"

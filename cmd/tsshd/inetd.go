@@ -101,7 +101,8 @@ func inetd(f inetdFlags, stdin, stdout *os.File, stderr io.Writer) error {
 	}
 	defer aud.Close()
 	spool, err := recording.OpenSpool(recording.SpoolConfig{Dir: filepath.Join(own, "spool"),
-		Keyframer: func(cols, rows int) recording.Keyframer { return term.New(cols, rows) }, Log: log})
+		Keyframer: func(cols, rows int) recording.Keyframer { return term.New(cols, rows) }, Log: log,
+		SealTo: (&sealing{policy: func() *policy.Policy { return pol }}).recipients})
 	if err != nil {
 		return err
 	}

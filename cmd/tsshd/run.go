@@ -39,7 +39,7 @@ import (
 // runFlags is the command line of `tsshd run`.
 type runFlags struct {
 	state, socket, join, joinFile, hostname, tun, runDir string
-	owner, localUsers, fallThrough                       string
+	owner, localUsers, fallThrough, sealTo               string
 	userspace, loopback, portMapping, verbose            bool
 	udpPort                                              int
 	spoolMax, spoolFree                                  int64
@@ -74,6 +74,7 @@ func parseRun(args []string, stderr io.Writer) (runFlags, error) {
 	known := fs.String("names", string(names.Auto), "how programs here learn the mesh's names: auto, resolved, hosts or off")
 	fs.Int64Var(&f.spoolMax, "spool-max", 4<<30, "bytes of recordings kept until a recorder has them")
 	fs.Int64Var(&f.spoolFree, "spool-free", 256<<20, "bytes that must be free on the disk for a new session")
+	fs.StringVar(&f.sealTo, "seal-to", "", "file of recipients (age1... or ssh-ed25519) that recordings of this host are sealed to, beside those of the policy")
 	limitFlags(fs, &f.limits)
 	if err := fs.Parse(args); err != nil {
 		return f, err
@@ -197,7 +198,12 @@ func run(f runFlags, stdin io.Reader, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	own, err := readSealFile(f.sealTo)
+	if err != nil {
+		return err
+	}
 	h := &host{flags: f, keys: keys, log: log, changed: make(chan struct{}, 1)}
+	h.seal = &sealing{own: own, policy: func() *policy.Policy { return h.policy.Load() }}
 	conf := daemon.Config{
 		State: f.state, Hostname: f.hostname, Socket: f.socket, OwnerUID: owner, LocalUsers: users, Version: version, Log: log,
 		TUN: f.tun, UDPPort: f.udpPort, RunDir: f.runDir, Loopback: f.loopback, PortMapping: f.portMapping && !f.loopback,
@@ -317,9 +323,11 @@ type host struct {
 	daemon  *daemon.Daemon
 	spool   *recording.Spool
 	audit   *audit.Log
-	names   *names.Service              // nil without a kernel TUN
-	changed chan struct{}               // a new map is in force
-	server  atomic.Pointer[sshd.Server] // nil while the node is not up, as the next one
+	names   *names.Service // nil without a kernel TUN
+	changed chan struct{}  // a new map is in force
+	seal    *sealing
+	policy  atomic.Pointer[policy.Policy] // of the last map; nil before the first, or without one
+	server  atomic.Pointer[sshd.Server]   // nil while the node is not up, as the next one
 	sender  atomic.Pointer[ship.Sender]
 }
 
@@ -370,6 +378,7 @@ func (h *host) openStores() error {
 		Dir: filepath.Join(h.flags.state, "spool"), MaxBytes: h.flags.spoolMax, MaxBytesPerPerson: h.flags.spoolMax / 2, MinFree: h.flags.spoolFree,
 		Keyframer:   func(cols, rows int) recording.Keyframer { return term.New(cols, rows) },
 		Log:         h.log,
+		SealTo:      h.seal.recipients,
 		Countersign: h.countersign,
 		Witness:     h.witness,
 	})
@@ -415,6 +424,7 @@ func (h *host) audited(e audit.Entry) {
 }
 
 func (h *host) onMap(nm *netmap.Map) {
+	h.policy.Store(nm.Policy)
 	if h.names != nil {
 		h.names.Set(tableOf(nm), nm.SelfAddrs)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"tssh/netnode/coord"
 	"tssh/netnode/netmap"
+	"tssh/recording"
 	"tssh/recording/store"
 )
 
@@ -25,6 +26,8 @@ type options struct {
 	bucket                           string       // URL of --recordings s3://...
 	cache                            int64        // MiB of it kept in the folder
 	retention                        []store.Rule
+	sealIdentity                     string // file with what opens sealed recordings; empty: nothing does
+	keys                             *recording.Keys
 	replay                           string // loopback address of the replay page, empty: none
 	udpPort                          int    // of the hub's own node
 	roles                            map[string]bool
@@ -54,6 +57,7 @@ func parseServe(args []string) (o options, err error) {
 		return err
 	})
 	fs.StringVar(&o.replay, "replay", "", "")
+	fs.StringVar(&o.sealIdentity, "seal-identity", "", "")
 	fs.Func("range4", "", func(s string) (err error) {
 		if o.range4, err = netip.ParsePrefix(s); err != nil {
 			return errors.New("not of the form 100.64.0.0/10")
@@ -103,6 +107,9 @@ func parseServe(args []string) (o options, err error) {
 		if _, _, err := net.SplitHostPort(o.stunListen); err != nil {
 			return o, usageError{"serve: --stun-listen is of the form :3478 or ADDRESS:3478"}
 		}
+	}
+	if o.keys, err = readSealIdentity(o.sealIdentity); err != nil {
+		return o, err
 	}
 	if o.url != "" {
 		if o.host, err = hostOf(o.url); err != nil {
@@ -228,4 +235,20 @@ func parseValidity(s string) (time.Duration, error) {
 		return -1, nil
 	}
 	return parseDuration(s)
+}
+
+// readSealIdentity reads what opens sealed recordings here.
+func readSealIdentity(name string) (*recording.Keys, error) {
+	if name == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, errFile("the identity", name, err)
+	}
+	keys, err := recording.ParseKeys(b, nil)
+	if err != nil {
+		return nil, errSealIdentity(name, err)
+	}
+	return keys, nil
 }

@@ -51,6 +51,7 @@ type roomsConfig struct {
 	Bucket     string // URL of the bucket where complete recordings go too; "" for none
 	CacheBytes int64  // so much of the bucket is kept in the folder
 	Retention  []store.Rule
+	Keys       *recording.Keys // open sealed recordings; nil: they are kept, listed and verified
 	Coord      *coord.Server
 	Key        netmap.ControlKey
 	Former     []netmap.FormerKey // the hub had before
@@ -116,7 +117,7 @@ func (r *rooms) mount(m *http.ServeMux) {
 func (r *rooms) run(ctx context.Context, tlsAddr string, l net.Listener, announce func(url string)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	search, err := find.Open(find.Config{Path: filepath.Join(r.cfg.State, "search.db"), Store: r.store, Log: r.cfg.Log.With("part", "search")})
+	search, err := find.Open(find.Config{Path: filepath.Join(r.cfg.State, "search.db"), Store: r.store, Keys: r.cfg.Keys, Log: r.cfg.Log.With("part", "search")})
 	if err != nil {
 		return err
 	}
@@ -172,7 +173,7 @@ func (r *rooms) viewer(c replay.Config) (*replay.Viewer, error) {
 }
 
 func (r *rooms) viewerConfig(c replay.Config) replay.Config {
-	c.Search, c.Live = r.search, r.live
+	c.Search, c.Live, c.Keys = r.search, r.live, r.cfg.Keys
 	c.Store, c.Policy, c.Audit, c.Log = r.store, r.cfg.Coord.Policy, r.cfg.Audit, r.cfg.Log
 	return c
 }

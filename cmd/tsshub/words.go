@@ -20,7 +20,7 @@ const usage = `usage:
                [--db sqlite:FILE] [--recordings file:///DIR|s3://BUCKET?...] [--roles coord,relay,recorder]
                [--replay 127.0.0.1:8080] [--udp-port N] [--stun-listen :3478] [--relay-rate BYTES]
                [--node-expiry 180d|never] [--ephemeral-grace 10m] [--restored]
-               [--retention 90d|tag:NAME=365d|...=forever]... [--recordings-cache MiB]
+               [--retention 90d|tag:NAME=365d|...=forever]... [--recordings-cache MiB] [--seal-identity FILE]
                [--range4 100.64.0.0/10]          # of a new mesh: docs/hub.md says how to choose
   tsshub serve --roles relay --state DIR --join-file FILE|- [--hostname NAME] [--listen :443] [--url https://RELAY:443]
   tsshub status
@@ -175,6 +175,10 @@ func errDB(db string) error {
 
 func errReplay(addr string) error {
 	return usageError{"serve: --replay " + printable(addr) + ": only a loopback address and port, as 127.0.0.1:8080; over the mesh the page is at http://hub/ anyway"}
+}
+
+func errSealIdentity(name string, err error) error {
+	return usageError{"serve: --seal-identity " + printable(name) + ": " + strings.TrimPrefix(err.Error(), "recording: identity: ")}
 }
 
 // sayReplay tells the address of the replay page; whoever has it is let in.
