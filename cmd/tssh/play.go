@@ -31,7 +31,7 @@ type playOptions struct {
 
 const defaultIdle = 2 * time.Second
 
-// playCommand is `tssh play FILE [--speed N] [--idle SECONDS] [--raw] [--identity FILE]`.
+// playCommand is `tssh play FILE [--speed N] [--idle SECONDS] [--raw] [--identity FILE] [--export cast|cast2|text]`.
 func playCommand(args []string, stdin, stdout *os.File, stderr io.Writer) int {
 	fs := flag.NewFlagSet("tssh play", flag.ContinueOnError)
 	fs.SetOutput(stderr)
@@ -40,6 +40,7 @@ func playCommand(args []string, stdin, stdout *os.File, stderr io.Writer) int {
 	fs.Float64Var(&opt.Speed, "speed", 1, "times as fast")
 	fs.BoolVar(&opt.Raw, "raw", false, "write the recorded bytes as they are: they may act on your terminal")
 	key := identityFlag(fs)
+	export := fs.String("export", "", "write it as `cast`, cast2 (of version 2) or text to standard output, and do not play")
 	file, ok := oneFile(fs, args, stderr)
 	if !ok {
 		return 2
@@ -52,6 +53,9 @@ func playCommand(args []string, stdin, stdout *os.File, stderr io.Writer) int {
 		return 2
 	}
 	opt.Idle = time.Duration(*idle * float64(time.Second))
+	if *export != "" {
+		return exportFile(file, *export, opt, stdout, stderr)
+	}
 	return playFile(file, opt, stdin, stdout, stderr)
 }
 

@@ -127,6 +127,37 @@ func TestPlayToAPipeIsText(t *testing.T) {
 	}
 }
 
+func TestPlayExports(t *testing.T) {
+	file := makeRecording(t, true)
+	play := func(args ...string) (string, string, int) {
+		var stderr bytes.Buffer
+		out, status := outputOf(t, func(stdout *os.File) int { return playCommand(args, nil, stdout, &stderr) })
+		return out, stderr.String(), status
+	}
+	for format, begins := range map[string]string{"cast": `{"version":3,`, "cast2": `{"version":2,`, "text": "line 0\n"} {
+		out, words, status := play("--export", format, file)
+		if status != 0 || words != "" || !strings.HasPrefix(out, begins) || !strings.Contains(out, "line 9") || strings.Contains(out, "\x1b") {
+			t.Errorf("%s: status %d, %q, %.300q", format, status, words, out)
+		}
+		if format == "text" {
+			continue
+		}
+		again := filepath.Join(t.TempDir(), "again.cast")
+		if err := os.WriteFile(again, []byte(out), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if text, _, status := play(again); status != 0 || !strings.Contains(text, "line 9\n") {
+			t.Errorf("%s cannot be played: %d %q", format, status, text)
+		}
+		if _, words, status := play("--export", format, again); status != 1 || !strings.Contains(words, "not a recording") {
+			t.Errorf("%s of a cast: %d %q", format, status, words)
+		}
+	}
+	if _, words, status := play("--export", "gif", file); status != 2 || !strings.Contains(words, "there are cast, cast2 and text") {
+		t.Errorf("%d %q", status, words)
+	}
+}
+
 func TestPlayRefuses(t *testing.T) {
 	dir := t.TempDir()
 	junk := filepath.Join(dir, "junk")
@@ -165,6 +196,10 @@ func TestPlayOnATerminal(t *testing.T) {
 		"find":               {speed: 1, keys: []string{"/line [67]\r", "n", "q"}, shows: "2 found  paused 1x  0:00:07"},
 		"find nothing":       {speed: 1, keys: []string{"/zzz(\r", "q"}, shows: "nothing found  paused"},
 		"step back":          {speed: 1, keys: []string{" ", "\x1b[F", ",", ",", "q"}, shows: "paused 1x  0:00:08.0"},
+		"tenths":             {speed: 1, keys: []string{" ", "7", "q"}, shows: "paused 1x  0:00:07.0"},
+		"help":               {speed: 1, keys: []string{"?", "x", "?", "q"}, shows: "next, previous command"},
+		"help and back":      {speed: 1, keys: []string{" ", "7", "?", "x", "q"}, shows: "line 6"},
+		"a bar":              {speed: 1, keys: []string{" ", "5", "q"}, shows: "[============>------------]"},
 		"step":               {speed: 1, keys: []string{" ", "\x1b[H", ".", ".", "q"}, shows: "line 1"},
 		"unknown keys, ^C":   {speed: 1, keys: []string{"\x1b[15~", "é", "\x03"}},
 		"a minute on, again": {speed: 1, keys: []string{" ", "\x1bOA", "\x1bOB", "i", "q"}, shows: "paused 1x  0:00:00.0"},

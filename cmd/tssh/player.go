@@ -20,6 +20,7 @@ import (
 //	space pause     + - faster, slower     left right 5 s     up down 1 min
 //	. , one step    i pauses as recorded   home end           q quit
 //	/ find          n N next, previous hit { } previous, next command
+//	0 to 9 tenths   ? the keys
 type player struct {
 	tr      track
 	opt     playOptions
@@ -36,6 +37,7 @@ type player struct {
 	paused bool
 	keys   chan byte
 	find   finder
+	help   bool // the keys are shown, not the picture
 
 	from time.Duration        // where it begins
 	more func() (bool, error) // at the end of what there is: may there be more? nil: no
@@ -189,7 +191,18 @@ func (p *player) key(k byte) (quit bool, err error) {
 	if p.find.typing {
 		return false, p.typeKey(k)
 	}
+	if p.help { // any key ends it
+		p.help = false
+		if k != 'q' && k != 3 {
+			return false, nil
+		}
+	}
+	if k >= '0' && k <= '9' {
+		return false, p.seek(p.tr.duration() * time.Duration(k-'0') / 10)
+	}
 	switch k {
+	case '?':
+		p.help, p.paused = true, true
 	case '/':
 		p.find.typing, p.find.typed, p.paused = true, nil, true
 	case 'n':
@@ -304,36 +317,11 @@ func (p *player) paint() error {
 			return err
 		}
 	}
+	if p.help {
+		return p.paintHelp()
+	}
 	if _, err := io.WriteString(p.out, p.status()); err != nil {
 		return err
 	}
 	return p.painter.Paint(p.screen)
-}
-
-func (p *player) status() string {
-	how := "playing"
-	if p.paused {
-		how = "paused"
-	}
-	words := fmt.Sprintf(" %s %gx  %s / %s  space pause  +/- speed  arrows seek  q quit  %s", how, p.opt.Speed,
-		recording.Clock(p.at), recording.Clock(p.tr.duration()), printable(p.tr.title()))
-	if p.find.say != "" {
-		words = " " + printable(p.find.say) + " " + words
-	}
-	if p.find.typing {
-		words = " /" + string(p.find.typed) + "_   Enter finds, a regular expression will do"
-	}
-	if cols, rows := p.screen.Size(); cols > p.cols || rows > p.rows-1 {
-		words = fmt.Sprintf(" (%dx%d of %dx%d)%s", min(cols, p.cols), min(rows, p.rows-1), cols, rows, words)
-	}
-	r := []rune(words)
-	for i := range r { // whatever is wide elsewhere must not push the line over the edge
-		if r[i] > 0x7e {
-			r[i] = '?'
-		}
-	}
-	for len(r) < p.cols-1 {
-		r = append(r, ' ')
-	}
-	return fmt.Sprintf("\x1b[%d;1H\x1b[0;7m%s\x1b[0m", p.rows, string(r[:min(len(r), p.cols-1)]))
 }

@@ -35,6 +35,9 @@ func (p *player) text() (*transcript.Transcript, error) {
 	return p.find.t, nil
 }
 
+// longestFind bounds a search with an expression; the recorded text may have been made for it.
+const longestFind = 5 * time.Second
+
 // typed takes a key of a pattern.
 func (p *player) typeKey(k byte) error {
 	f := &p.find
@@ -72,8 +75,12 @@ func (p *player) hit(by int) error {
 		return err
 	}
 	var to, first, last time.Duration
-	n, found := 0, false
+	n, found, late := 0, false, false
+	until := time.Now().Add(longestFind)
 	for _, l := range t.Lines {
+		if late = time.Now().After(until); late {
+			break
+		}
 		if !p.find.pattern.MatchString(l.Text) {
 			continue
 		}
@@ -85,7 +92,11 @@ func (p *player) hit(by int) error {
 			to, found = l.At, true
 		}
 	}
-	if n == 0 {
+	switch {
+	case n == 0 && late:
+		p.find.say = "this expression takes too long"
+		return nil
+	case n == 0:
 		p.find.say = "nothing found"
 		return nil
 	}
@@ -96,6 +107,9 @@ func (p *player) hit(by int) error {
 	}
 	p.paused = true
 	p.find.say = fmt.Sprintf("%d found", n)
+	if late {
+		p.find.say += " until it took too long"
+	}
 	return p.seek(to)
 }
 
@@ -120,8 +134,13 @@ func (p *player) command(by int) error {
 		return nil
 	}
 	p.find.say = t.Commands[to].Text
-	if t.Commands[to].Source == transcript.SourceGuess {
+	switch c := t.Commands[to]; {
+	case c.Source == transcript.SourceGuess:
 		p.find.say += " (guess)"
+	case c.Signal != "":
+		p.find.say += " (SIG" + c.Signal + ")"
+	case c.Exit != nil:
+		p.find.say += fmt.Sprintf(" (exit %d)", *c.Exit)
 	}
 	return p.seek(t.Commands[to].At)
 }

@@ -200,7 +200,7 @@ func (a *app) recording(ctx context.Context, verb string, args []string) (int, e
 	args = append([]string(nil), args...)
 	for i := 0; i < len(args); i++ {
 		s := args[i]
-		if s == "--speed" || s == "-speed" || s == "--idle" || s == "-idle" || s == "--hub-key" || s == "-hub-key" || s == "--identity" || s == "-identity" {
+		if s == "--speed" || s == "-speed" || s == "--idle" || s == "-idle" || s == "--hub-key" || s == "-hub-key" || s == "--identity" || s == "-identity" || s == "--export" || s == "-export" {
 			i++ // its value
 			continue
 		}
