@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -18,6 +20,16 @@ type CastOptions struct {
 	Channel uint32 // 0: the first channel that ran something
 	// Input adds what the client typed, where that was recorded.
 	Input bool
+	// Markers are added to those that the events make, by time: commands, as whoever reads
+	// the screens knows them. Those of other channels are left out.
+	Markers []CastMarker
+}
+
+// CastMarker is a place in a recording that has a name.
+type CastMarker struct {
+	Channel uint32
+	At      time.Duration // since the recording's start
+	Text    string
 }
 
 // castHeader is the first line, in the fields of both versions.
@@ -67,6 +79,7 @@ func WriteCast(w io.Writer, r *Reader, opt CastOptions) error {
 			return err
 		}
 	}
+	marks := opt.Markers
 	err = r.Events(func(ev Event) error {
 		for len(chk) > 0 && chk[0].at < ev.At {
 			if chk[0].at >= start {
@@ -76,7 +89,16 @@ func WriteCast(w io.Writer, r *Reader, opt CastOptions) error {
 			}
 			chk = chk[1:]
 		}
-		if ev.Channel != ch {
+		for len(marks) > 0 && marks[0].At <= ev.At {
+			if m := marks[0]; m.Channel == ch && m.At >= start {
+				if err := c.marker(m.At, m.Text); err != nil {
+					return err
+				}
+			}
+			marks = marks[1:]
+		}
+		// What happens to the connection is shown where the person is.
+		if whole := ev.Channel == 0 || ev.Channel == ChannelMonitor || ev.Kind == KindForward; ev.Channel != ch && (!whole || ev.At < start) {
 			return nil
 		}
 		return c.event(ev, opt.Input)
@@ -125,6 +147,7 @@ type castWriter struct {
 	last  time.Duration // of the event before
 	err   time.Duration // what rounding has left over
 	carry [3][]byte     // an unfinished rune: output, stderr, input
+	over  bool          // the program ended: no markers after it
 	cr    bool          // the last byte of output was a carriage return
 	buf   bytes.Buffer
 	data  []byte
@@ -192,10 +215,34 @@ func (c *castWriter) event(ev Event, input bool) error {
 			if x.Signal != "" && x.Status == 0 {
 				x.Status = 255 // casts know only numbers
 			}
+			c.over = true
 			return c.line(ev.At, 'x', strconv.AppendInt(nil, int64(x.Status), 10))
+		}
+	case KindFile, KindForward, KindGap, KindNote, KindSignal, KindHidden:
+		if kind, words, ok := Mark(ev); ok {
+			return c.marker(ev.At, kind+": "+words)
 		}
 	}
 	return nil
+}
+
+// maxMarker bounds a marker: players show them in one line.
+const maxMarker = 200
+
+func (c *castWriter) marker(at time.Duration, text string) error {
+	if c.over {
+		return nil
+	}
+	text = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, text)
+	if len(text) > maxMarker {
+		text = strings.ToValidUTF8(text[:maxMarker], "") + "…"
+	}
+	return c.line(max(at, c.last), 'm', []byte(text))
 }
 
 // text adds output, keeping back a rune that is not whole yet.

@@ -97,10 +97,28 @@ func TestCastGolden(t *testing.T) {
 		{time.Second, 4, recording.KindStderr, []byte("warning\n")},
 		{0, 4, recording.KindExit, js(recording.Exit{Signal: "TERM"})},
 	}
+	events := []step{
+		{0, 0, recording.KindNote, js(recording.Note{What: "too early"})},
+		{time.Second, 1, recording.KindOpen, js(recording.Open{Type: "shell", PTY: true, Cols: 80, Rows: 24})},
+		{time.Second, 1, o, []byte("$ ")},
+		{0, 0, recording.KindNote, js(recording.Note{What: "limit", Text: "too many sessions\x1b]0;x\x07"})},
+		{0, 1, recording.KindFile, js(recording.File{Op: "put", Path: "/srv/a", Bytes: 5, SHA256: "ab"})},
+		{time.Second, 2, recording.KindForward, js(recording.Forward{State: "open", Type: "agent"})},
+		{0, 3, recording.KindFile, js(recording.File{Op: "get", Path: "of another channel"})},
+		{0, 1, recording.KindSignal, []byte("INT")},
+		{0, 1, recording.KindHidden, js(recording.Hidden{Keys: 9})},
+		{0, 1, recording.KindGap, js(recording.Gap{Bytes: 7, Why: strings.Repeat("é", 200)})},
+		{time.Second, 0, recording.KindNote, js(recording.Note{What: "revoked", Text: "your access ended"})},
+		{0, 1, recording.KindExit, js(recording.Exit{Status: 129, Signal: "HUP"})},
+		{time.Second, 0, recording.KindNote, js(recording.Note{What: "too late"})},
+	}
+	markers := []recording.CastMarker{{Channel: 1, At: 0, Text: "too early"}, {Channel: 1, At: 2500 * time.Millisecond, Text: "$ make"}, {Channel: 2, At: 2500 * time.Millisecond, Text: "another's"}, {Channel: 1, At: time.Hour, Text: "too late"}}
 	for name, c := range map[string]struct {
 		steps []step
 		opt   recording.CastOptions
 	}{
+		"events-v3":   {events, recording.CastOptions{Markers: markers}},
+		"events-v2":   {events, recording.CastOptions{Version: 2, Markers: markers}},
 		"terminal-v3": {terminal, recording.CastOptions{Input: true}},
 		"terminal-v2": {terminal, recording.CastOptions{Version: 2}},
 		"program-v3":  {program, recording.CastOptions{Version: 3}},

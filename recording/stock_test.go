@@ -26,7 +26,7 @@ func TestStockAsciinema(t *testing.T) {
 	for i := range len(text) { // every rune is cut
 		steps = append(steps, step{time.Millisecond, 1, recording.KindOutput, []byte{text[i]}})
 	}
-	steps = append(steps, step{0, 1, recording.KindResize, js(recording.Resize{Cols: 132, Rows: 43})},
+	steps = append(steps, step{0, 1, recording.KindFile, js(recording.File{Op: "put", Path: "/srv/a"})}, step{0, 1, recording.KindResize, js(recording.Resize{Cols: 132, Rows: 43})},
 		step{time.Second, 1, recording.KindExit, js(recording.Exit{Status: 3})})
 	file := filepath.Join(t.TempDir(), "ours.cast")
 	must(t, os.WriteFile(file, []byte(cast(t, recorded(t, steps), recording.CastOptions{Version: 2})), 0o600))

@@ -186,6 +186,7 @@ func (l *link) begin(b *control.BeginMsg) (*control.GoMsg, *os.File, error) {
 	msg.Idle = d.Terms().IdleLimit
 	msg.Command, msg.Message, msg.Folder = d.Terms().Command, d.Terms().LoginMessage, d.Terms().SFTPFolder
 	if keep.Glass {
+		l.remark("break-glass", "let in by "+ruleName(d)+": "+orElse(keep.Why, "a break-glass rule"))
 		msg.Notices = append(msg.Notices, sayGlass)
 		l.s.audit(audit.Entry{Kind: "session.breakglass", Who: l.src.Who(), Node: l.src.Name, LocalUser: string(g.user), Session: id, Verdict: d.Verdict.String(), Rule: ruleName(d), Text: keep.Why})
 	}
@@ -313,11 +314,14 @@ func (l *link) review() {
 		return
 	}
 	d, say := l.decide(l.grant.user, l.grant.account.UID)
-	cause := causeRevoked
+	cause, remark := causeRevoked, ""
 	switch {
 	case say == "" && !d.Same(l.grant.decision):
 		say = sayChanged
 	case say == "":
+		if was, is := ruleName(l.grant.decision), ruleName(d); was != is {
+			remark = "the policy is another one; the session goes on by " + is + ", was " + was
+		}
 		l.grant.decision = d
 		l.armLocked()
 	case outOfHours(d):
@@ -340,7 +344,10 @@ func (l *link) review() {
 	}
 	ctl := l.ctl
 	l.mu.Unlock()
-	if say == "" && (len(channels) == 0 || ctl == nil) {
+	if ctl == nil {
+		channels = nil
+	}
+	if say == "" && len(channels) == 0 && remark == "" {
 		return
 	}
 	// By itself: neither a stopped process nor a slow disk may delay the next link's turn.
@@ -353,6 +360,9 @@ func (l *link) review() {
 			l.revoke(cause, say)
 			return
 		}
+		if remark != "" {
+			l.remark("policy", remark)
+		}
 		for _, m := range channels {
 			if ctl.Send(control.Message{Type: control.Revoke, Body: m}, nil) != nil {
 				l.revoke(causeRevoked, sayChannelRevoked)
@@ -360,6 +370,19 @@ func (l *link) review() {
 			}
 		}
 	}()
+}
+
+// remark adds words of the monitor's to the recording, where there is one that runs.
+func (l *link) remark(what, text string) {
+	l.mu.Lock()
+	rec := l.rec
+	l.mu.Unlock()
+	if rec == nil {
+		return
+	}
+	if err := rec.Note(what, text); err != nil {
+		l.s.cfg.Log.Error("recording", "session", rec.ID(), "err", err) // ends the session by Failed
+	}
 }
 
 // obeyTime is what a connection process gets to end itself.

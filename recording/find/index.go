@@ -255,7 +255,8 @@ func (x *Index) add(ctx context.Context, s *store.Summary) error {
 		}
 	}
 	for _, m := range t.Marks {
-		if m.Kind == "resize" {
+		switch m.Kind {
+		case "resize", "exit", "hidden", "input": // numbers only
 			continue
 		}
 		if err := line(m.Channel, m.At, m.Text); err != nil {

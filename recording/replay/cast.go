@@ -1,12 +1,16 @@
 package replay
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"tssh/policy"
 	"tssh/recording"
+	"tssh/recording/store"
+	"tssh/recording/transcript"
 )
 
 // cast gives one channel as an asciicast.
@@ -42,6 +46,7 @@ func (v *Viewer) cast(w http.ResponseWriter, r *http.Request, id policy.Identity
 		return err
 	}
 	defer f.Close()
+	opt.Markers = v.markers(&sum)
 	out := &lateHeader{w: w, name: sum.Meta.ID + ".cast"}
 	if err := recording.WriteCast(out, f, opt); err != nil {
 		if sealed := (*recording.SealedError)(nil); errors.As(err, &sealed) {
@@ -54,6 +59,28 @@ func (v *Viewer) cast(w http.ResponseWriter, r *http.Request, id policy.Identity
 		panic(http.ErrAbortHandler) // so that the browser sees a broken download, not a short cast
 	}
 	return nil
+}
+
+// markers are the commands of a recording, where they can be known: without them a cast is
+// one still.
+func (v *Viewer) markers(sum *store.Summary) (out []recording.CastMarker) {
+	t, err := v.texts.of(sum)
+	if err != nil {
+		v.cfg.Log.Warn("cast without its commands", "recording", sum.Meta.ID, "err", err)
+		return nil
+	}
+	for _, c := range t.Commands {
+		text := "$ " + c.Text
+		switch c.Source {
+		case transcript.SourceExec:
+			continue // the cast's own header has it
+		case transcript.SourceGuess:
+			text += " (read from the screen)"
+		}
+		out = append(out, recording.CastMarker{Channel: c.Channel, At: c.At, Text: text})
+	}
+	slices.SortStableFunc(out, func(a, b recording.CastMarker) int { return cmp.Compare(a.At, b.At) })
+	return out
 }
 
 // lateHeader sends the headers of a download with its first byte, so that trouble before that

@@ -115,7 +115,7 @@ func TestTranscriptAndSearchInside(t *testing.T) {
 	if got := strings.Join(cmds, "|"); got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}
-	if len(tr.Marks) != 1 || tr.Marks[0].Kind != "resize" || tr.Total < 3000 || len(tr.Lines) != linesAtOnce {
+	if len(tr.Marks) != 2 || tr.Marks[0].Kind != "resize" || tr.Marks[1].Kind != "exit" || tr.Marks[1].Text != "status 0" || tr.Total < 3000 || len(tr.Lines) != linesAtOnce {
 		t.Errorf("%v, %d of %d lines", tr.Marks, len(tr.Lines), tr.Total)
 	}
 	rest := decode[transcriptJSON](t, w.ask("GET", path+fmt.Sprintf("/transcript?from=%d", linesAtOnce), fromAlice))
@@ -208,7 +208,7 @@ func TestFilterTerms(t *testing.T) {
 		"who:alice": "make", "host:web": "make deploy.sh", "host:we": "", "as:root": "ls deploy.sh", "tag:ci": "deploy.sh", "tag:nope": "",
 		"exit:0": "ls", "exit:!0": "make deploy.sh", "exit:2": "make", "cmd:deploy": "deploy.sh", "kind:exec": "make ls deploy.sh", "kind:shell": "",
 		"after:48h": "make", "before:48h": "ls deploy.sh copy", "after:2026-11-17 before:2026-11-19": "ls", "longer:30s": "make ls deploy.sh copy", "longer:2m": "",
-		"host:web host:db": "make ls deploy.sh", "host:web as:root": "deploy.sh", "is:live": "", "is:interactive": "", "from:laptop ls": "ls",
+		"host:web host:db": "make ls deploy.sh", "host:web as:root": "deploy.sh", "is:live": "", "is:interactive": "", "from:laptop bob@": "ls",
 		"path:/srv/100%_done/": "copy", "path:INDEX": "copy", "path:/srv/*/b.conf": "copy", "path:nope": "", "path:100_": "", "path:/srv/a host:web": "", "path:nope path:secret": "copy", "kind:sftp path:x*y": "",
 	} {
 		if got := w.ids(fromRoot, "?q="+url.QueryEscape(q)); got != want {

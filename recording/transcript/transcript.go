@@ -43,7 +43,7 @@ type Command struct {
 type Mark struct {
 	Channel uint32        `json:"ch"`
 	At      time.Duration `json:"at"`
-	Kind    string        `json:"kind"` // resize, file, forward, bulk, gap, note, signal, hidden
+	Kind    string        `json:"kind"` // resize, file, forward, bulk, gap, note, signal, hidden, input, exit (of a shell), end
 	Text    string        `json:"text"`
 	End     time.Duration `json:"end,omitempty"` // of a forward that was open: when it was closed
 	Failed  bool          `json:"failed,omitempty"`
@@ -205,6 +205,9 @@ func (b *Builder) Event(e recording.Event) {
 			return
 		}
 		b.flush(c, e.At)
+		if c.exec < 0 {
+			b.mark(e, "exit", exitWords(x))
+		}
 		if c.exec >= 0 {
 			k := &b.t.Commands[c.exec]
 			k.End, k.Signal = e.At, clean(x.Signal, 32)
@@ -233,19 +236,22 @@ func (b *Builder) Event(e recording.Event) {
 		if json.Unmarshal(e.Data, &k) == nil && (k.Bytes == 0 || k.Ends) {
 			b.mark(e, "bulk", bulkWords(k))
 		}
-	case recording.KindGap:
-		var g recording.Gap
-		if json.Unmarshal(e.Data, &g) == nil {
-			b.mark(e, "gap", itoa(int(g.Bytes))+" bytes not kept: "+g.Why)
+	case recording.KindGap, recording.KindNote, recording.KindSignal, recording.KindHidden, recording.KindInputSummary, recording.KindEnd:
+		if kind, words, ok := recording.Mark(e); ok && words != ordinaryEnd {
+			b.mark(e, kind, words)
 		}
-	case recording.KindNote:
-		var n recording.Note
-		if json.Unmarshal(e.Data, &n) == nil {
-			b.mark(e, "note", strings.TrimSpace(n.What+" "+n.Text))
-		}
-	case recording.KindSignal:
-		b.mark(e, "signal", "SIG"+string(e.Data))
 	}
+}
+
+// ordinaryEnd is the end that nobody needs to be told of.
+const ordinaryEnd = "closed"
+
+// exitWords says how a shell ended.
+func exitWords(x recording.Exit) string {
+	if x.Signal != "" {
+		return "killed by SIG" + x.Signal
+	}
+	return "status " + itoa(x.Status)
 }
 
 func bulkWords(k recording.Bulk) string {
@@ -284,17 +290,7 @@ func (b *Builder) mark(e recording.Event, kind, text string) *Mark {
 
 // file is an operation on files.
 func (b *Builder) file(e recording.Event, f recording.File) {
-	text := f.Op + " " + f.Path
-	if f.Target != "" {
-		text += " → " + f.Target
-	}
-	if f.Bytes > 0 {
-		text += ", " + itoa(int(f.Bytes)) + " bytes"
-	}
-	if f.Error != "" {
-		text += ": " + f.Error
-	}
-	if m := b.mark(e, "file", text); m != nil {
+	if m := b.mark(e, "file", f.String()); m != nil {
 		m.Failed = f.Error != ""
 		for _, p := range []string{f.Path, f.Target} {
 			if p != "" {
@@ -306,17 +302,7 @@ func (b *Builder) file(e recording.Event, f recording.File) {
 
 // forward is one end of a forward; the first learns from the last how long it was open.
 func (b *Builder) forward(e recording.Event, f recording.Forward) {
-	text := strings.Join(strings.Fields(f.State+" "+f.Type+" "+f.Target), " ")
-	if f.Origin != "" {
-		text += " from " + f.Origin
-	}
-	if f.State == "closed" {
-		text += ", " + itoa(int(f.Sent)) + " bytes sent, " + itoa(int(f.Received)) + " received"
-	}
-	if f.Error != "" {
-		text += ": " + f.Error
-	}
-	m := b.mark(e, "forward", text)
+	m := b.mark(e, "forward", f.String())
 	if m == nil {
 		return
 	}

@@ -126,7 +126,7 @@ func TestForwardsAndFilesAreMarks(t *testing.T) {
 	tr := p.done()
 	same(t, "marks", marks(tr), "2 0s forward open local db:5432 from 127.0.0.1:4000, until 2s\n3 1s forward refused local web:80: not allowed, failed\n"+
 		"4 1s file get /etc/shadow: permission denied, failed\n4 1s file put /srv/a]0;x, 12 bytes\n"+
-		"2 2s forward closed local db:5432, 5 bytes sent, 7 received\n9 2s forward closed agent, 0 bytes sent, 0 received\n")
+		"2 2s forward closed local db:5432, 5 bytes sent, 7 received, 0.0 s\n9 2s forward closed agent, 0 bytes sent, 0 received, 0.0 s\n")
 	if got := fmt.Sprint(tr.Marks[3].Paths); got != "[/srv/a]0;x]" {
 		t.Errorf("paths %s", got)
 	}
@@ -260,4 +260,22 @@ func TestOutputThatIsDearIsCutOff(t *testing.T) {
 	if p.b.spent > 1e9 || p.b.full && len(p.b.t.Lines) < p.b.lim.Lines {
 		t.Errorf("ordinary output: %d, %d lines, cut off: %v", p.b.spent, len(p.b.t.Lines), p.b.full)
 	}
+}
+
+// TestWhatHappenedIsMarked goes through what is neither a line nor a file: it is all in the
+// transcript, and in the markers of a cast.
+func TestWhatHappenedIsMarked(t *testing.T) {
+	p := newTape().json(1, recording.KindOpen, recording.Open{Type: "shell", PTY: true, Cols: 80, Rows: 24})
+	p.json(0, recording.KindNote, recording.Note{What: "limit", Text: "too many sessions on one connection"})
+	p.json(recording.ChannelMonitor, recording.KindNote, recording.Note{What: "policy", Text: "the policy is another one"})
+	p.json(1, recording.KindHidden, recording.Hidden{Keys: 9}).ev(1, recording.KindSignal, "INT")
+	p.json(2, recording.KindForward, recording.Forward{State: "open", Type: "agent"})
+	p.json(1, recording.KindGap, recording.Gap{Bytes: 7, Why: "the recorder was away"})
+	p.json(0, recording.KindNote, recording.Note{What: "revoked", Text: "your access ended"})
+	p.json(1, recording.KindInputSummary, recording.InputSummary{Bytes: 12, SHA256: "ab"})
+	p.json(1, recording.KindExit, recording.Exit{Status: 129, Signal: "HUP"}).ev(1, recording.KindClose, "")
+	p.json(0, recording.KindEnd, recording.End{Cause: "revoked", Text: "your access ended"})
+	same(t, "marks", marks(p.done()), "0 0s note limit too many sessions on one connection\n4294967295 0s note policy the policy is another one\n"+
+		"1 0s hidden 9 keys typed while the terminal showed none\n1 0s signal SIGINT\n2 0s forward open agent\n1 0s gap 7 bytes not kept: the recorder was away\n"+
+		"0 0s note revoked your access ended\n1 0s input 12 bytes from the client in all, sha256 ab\n1 0s exit killed by SIGHUP\n0 0s end revoked your access ended\n")
 }
