@@ -55,7 +55,8 @@
 //
 // Packets for the mesh address that come in from the LAN, not through the TUN, would reach
 // services that the host itself bound to all addresses (a neighbour has to route them here
-// on purpose). An nftables table of ours drops them (fence_linux.go); it stays while the
+// on purpose). An nftables table of ours drops them (fence_linux.go), and datagrams that a neighbour
+// sends as from a peer's mesh address to any address of the host; it stays while the
 // daemon is away. Our own listener is out of their reach in any case.
 //
 // A node is somebody, and with a kernel device every account of the host would be that

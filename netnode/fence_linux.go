@@ -18,7 +18,9 @@ import (
 //
 //	table inet tssh-DEVICE
 //	  chain lan   prerouting, before everything: packets for a mesh address of this host that
-//	              did not come in by the device, or from the host itself, are dropped
+//	              did not come in by the device, or from the host itself, are dropped; and so is
+//	              what says that it comes from where only the device leads to, whatever it is for:
+//	              a datagram of a neighbour's would be a peer's to who takes addresses for identities
 //
 //	  chain through  prerouting: counts what containers and other computers send through this
 //	              host to the mesh's ranges; there is no way into the mesh for it, see the routes
@@ -70,6 +72,12 @@ func through(tun string, r netip.Prefix) []expr.Any {
 	})
 }
 
+// pretends matches what came in elsewhere although the way back to where it says it comes from
+// is the device.
+func pretends(tun string) []expr.Any {
+	return append(notFrom("lo", tun), &expr.Fib{Register: 1, FlagSADDR: true, ResultOIFNAME: true}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: ifname(tun)})
+}
+
 // ours matches what leaves by the device and starts a connection.
 func ours(tun string) []expr.Any {
 	return []expr.Any{
@@ -99,6 +107,7 @@ func setFence(tun string, addrs []netip.Addr, ranges []netip.Prefix, users []uin
 	for _, a := range addrs {
 		c.AddRule(&nftables.Rule{Table: t, Chain: lan, Exprs: slices.Concat(notFrom("lo", tun), toAddr(a), []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}})})
 	}
+	c.AddRule(&nftables.Rule{Table: t, Chain: lan, Exprs: append(pretends(tun), &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop})})
 	passing := c.AddChain(&nftables.Chain{Name: "through", Table: t, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw})
 	for _, r := range ranges {
 		c.AddRule(&nftables.Rule{Table: t, Chain: passing, Exprs: through(tun, r)})

@@ -56,6 +56,35 @@ func TestNeighbourDoesNotReachTheMeshAddress(t *testing.T) {
 	}
 }
 
+// TestNeighbourIsNoPeer has a neighbour of the LAN send datagrams from a peer's mesh address to the host's own
+// address there: services of the host that take an address for an identity do not get them, with the daemon
+// running and away.
+func TestNeighbourIsNoPeer(t *testing.T) {
+	l := newLAN(t)
+	t.Cleanup(l.uninstall)
+	l.run("ip", "-n", l.lap, "addr", "add", lap4+"/32", "dev", "lo")
+	l.run("ip", "-n", l.lap, "addr", "add", strings.Trim(lap6, "[]")+"/128", "dev", "lo", "nodad")
+	look := func(when string, want bool) {
+		t.Helper()
+		p := l.start(l.web, "hear", "5353")
+		said := l.ask(l.lap, "utter", lap4+":0>10.99.0.1:5353 "+lap6+":0>[fd99::1]:5353 10.99.0.2:0>10.99.0.1:5353 [fd99::2]:0>[fd99::1]:5353")
+		heard := p.stop()
+		if _, ok := said["answered"]; !ok || !strings.Contains(heard, "from 10.99.0.2:") || !strings.Contains(heard, "from [fd99::2]:") {
+			t.Errorf("%s: the neighbour in its own name: %v, heard %q", when, said, heard)
+		}
+		for _, a := range []string{lap4, lap6} {
+			if got := strings.Contains(heard, "from "+a+":"); got != want {
+				t.Errorf("%s: heard as from %s is wanted: %v, and it is %v: %q", when, a, want, got, heard)
+			}
+		}
+	}
+	look("without a node", true)
+	web := l.node(l.web, l.webCfg)
+	look("while it runs", false)
+	web.kill()
+	look("while it is away", false)
+}
+
 // TestOnlySomeUsersMayUseTheMesh has three accounts of one host start connections into the
 // mesh: those who may reach the peer, the one who may not is refused at once, and what the
 // host answers to the mesh does not depend on the account.

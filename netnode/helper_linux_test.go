@@ -58,6 +58,10 @@ func helper(mode, arg string) int {
 		err = helperServe(arg)
 	case "dial":
 		err = helperDial(arg)
+	case "hear":
+		err = helperHear(arg)
+	case "utter":
+		err = helperUtter(arg)
 	case "tick":
 		err = helperTick(arg)
 	case "attach":
@@ -250,6 +254,57 @@ func helperServe(ports string) error {
 	}
 	fmt.Println("ready")
 	io.Copy(io.Discard, os.Stdin)
+	return nil
+}
+
+// helperHear answers datagrams at a port of every address, and prints where each came from.
+func helperHear(port string) error {
+	c, err := net.ListenPacket("udp", ":"+port)
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	go func() { // ends with the process
+		b := make([]byte, 100)
+		for {
+			n, from, err := c.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			fmt.Println("from", from)
+			_, _ = c.WriteTo(b[:n], from)
+		}
+	}()
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+// helperUtter sends a datagram from each "SOURCE>DESTINATION", in order, and waits for the answer to the last.
+func helperUtter(arg string) error {
+	var c *net.UDPConn
+	for w := range strings.FieldsSeq(arg) {
+		from, to, _ := strings.Cut(w, ">")
+		src, err := net.ResolveUDPAddr("udp", from)
+		if err != nil {
+			return err
+		}
+		dst, err := net.ResolveUDPAddr("udp", to)
+		if err != nil {
+			return err
+		}
+		if c, err = net.DialUDP("udp", src, dst); err != nil {
+			return err
+		}
+		defer c.Close()
+		if _, err := c.Write([]byte("hello")); err != nil {
+			return err
+		}
+	}
+	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := c.Read(make([]byte, 100)); err != nil {
+		return err
+	}
+	fmt.Println("answered")
 	return nil
 }
 
