@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -123,24 +124,36 @@ func namesTheSecond(t *testing.T, b, other []byte) {
 	end := func(f recording.FrameInfo) int64 { return f.Offset + f.Size }
 	byteIn := bytes.Clone(b)
 	byteIn[a.Offset+a.Size-20] ^= 1
-	for name, bad := range map[string][]byte{
-		"one byte":            byteIn,
-		"a frame taken out":   join(b[:a.Offset], b[end(a):]),
-		"two frames swapped":  join(b[:a.Offset], block(b, c), b[end(a):c.Offset], block(b, a), b[end(c):]),
-		"a frame twice":       join(b[:end(a)], block(b, a), b[end(a):]),
-		"a frame of another":  join(b[:a.Offset], block(other, o), b[end(a):]),
-		"the rest of another": join(b[:a.Offset], other[o.Offset:]),
+	for name, c := range map[string]struct {
+		bad  []byte
+		says []string // among the problems, in this order; N is the number of frame a
+	}{
+		"one byte":               {byteIn, []string{"block N (up to"}},
+		"a frame taken out":      {join(b[:a.Offset], b[end(a):]), []string{"blocks N to N are missing"}},
+		"two frames swapped":     {join(b[:a.Offset], block(b, c), b[end(a):c.Offset], block(b, a), b[end(c):]), []string{"are missing: cut out, moved", "moved, or swapped"}},
+		"a frame twice":          {join(b[:end(a)], block(b, a), b[end(a):]), []string{"block N stands here again", "repeated"}},
+		"a frame once more late": {join(b[:end(c)], block(b, a), b[end(c):]), []string{"block N stands here again", "repeated"}},
+		"a frame of another":     {join(b[:a.Offset], block(other, o), b[end(a):]), []string{"what follows is from another recording"}},
+		"one with its number":    {join(b[:a.Offset], block(other, ofs[4]), b[end(a):]), []string{"does not follow from what is before it: changed, or from another recording"}},
+		"the rest of another":    {join(b[:a.Offset], other[o.Offset:]), []string{"what follows is from another recording", "the signature of what is between"}},
 	} {
-		rep := verify(t, bad)
+		rep := verify(t, c.bad)
+		rest := strings.Join(rep.Problems, "\n")
+		for _, w := range c.says {
+			var ok bool
+			if _, rest, ok = strings.Cut(rest, strings.ReplaceAll(w, "N", strconv.FormatUint(a.Seq, 10))); !ok {
+				t.Errorf("%s: nobody says %q: %q", name, w, rep.Problems)
+			}
+		}
 		if len(rep.Problems) == 0 {
 			t.Errorf("%s: nothing noticed", name)
 			continue
 		}
 		// The problem is told with the time of what came before it.
-		if want := recording.Clock(fs[3].Last) + ":"; name != "a frame twice" && !strings.HasPrefix(rep.Problems[0], want) {
+		if want := recording.Clock(fs[3].Last) + ":"; !strings.Contains(name, "twice") && !strings.Contains(name, "late") && !strings.HasPrefix(rep.Problems[0], want) {
 			t.Errorf("%s: %q, want it at %s", name, rep.Problems[0], want)
 		}
-		if rep.ProvenUntil > a.Last {
+		if rep.ProvenUntil > a.Last && !strings.Contains(name, "late") {
 			t.Errorf("%s: proven until %v, the change is before %v", name, rep.ProvenUntil, a.Last)
 		}
 	}

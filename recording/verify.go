@@ -115,9 +115,10 @@ type Verifier struct {
 	done     bool  // the trailer was read
 	covered  bool  // no frame since the last checkpoint
 	points   points
-	sealed   bool     // the file is a sealed one
-	ended    bool     // and its outline has the end
-	sealedTo []string // by its last key block
+	missing  [][2]uint64 // numbers that did not come, first and one after the last
+	sealed   bool        // the file is a sealed one
+	ended    bool        // and its outline has the end
+	sealedTo []string    // by its last key block
 
 	lenient bool
 	dec     *zstd.Decoder
@@ -305,8 +306,18 @@ func (v *Verifier) misfit(h header, payload []byte) error {
 	switch {
 	case crc32.Checksum(payload, castagnoli) != h.sum:
 		return v.problem("block %d (up to %s) was changed", h.seq, Clock(h.lastAt()))
-	case h.seq != v.seq:
-		return v.problem("block %d stands where %d should: something was cut out, swapped or put in", h.seq, v.seq)
+	case h.seq > v.seq:
+		if len(v.missing) < maxProblems {
+			v.missing = append(v.missing, [2]uint64{v.seq, h.seq})
+		}
+		return v.problem("blocks %d to %d are missing: cut out, moved, or what follows is from another recording", v.seq, h.seq-1)
+	case h.seq < v.seq:
+		for _, m := range v.missing {
+			if m[0] <= h.seq && h.seq < m[1] {
+				return v.problem("block %d stands after block %d: moved, or swapped with it", h.seq, v.seq-1)
+			}
+		}
+		return v.problem("block %d stands here again, after block %d: repeated, or put in", h.seq, v.seq-1)
 	}
 	return v.problem("block %d (up to %s) does not follow from what is before it: changed, or from another recording", h.seq, Clock(h.lastAt()))
 }

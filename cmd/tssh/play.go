@@ -288,10 +288,22 @@ type verifyResult struct {
 	Countersigned  string     `json:"countersigned"` // none, hub, other or not-compared
 	CountersignKey []byte     `json:"countersign_key,omitempty"`
 	CountersignAt  *time.Time `json:"countersign_time,omitempty"`
-	Sealed         bool       `json:"sealed,omitempty"`
-	Opened         bool       `json:"opened,omitempty"` // a key opened all of a sealed one
-	SealedTo       []string   `json:"sealed_to,omitempty"`
-	Problems       []string   `json:"problems"`
+	// Of the key that countersigned the start, or 0: up to where it signed that it had all, so
+	// that root of the host cannot have made another past either.
+	SeenUntil float64    `json:"seen_until"`
+	Seen      []seenJSON `json:"seen"`
+	Sealed    bool       `json:"sealed,omitempty"`
+	Opened    bool       `json:"opened,omitempty"` // a key opened all of a sealed one
+	SealedTo  []string   `json:"sealed_to,omitempty"`
+	Problems  []string   `json:"problems"`
+}
+
+// seenJSON is a hub's word about how much of the recording it had; whose key it is must be known.
+type seenJSON struct {
+	Key   []byte    `json:"key"`
+	Time  time.Time `json:"time"`
+	Until float64   `json:"until"` // seconds of the recording
+	Seq   uint64    `json:"seq"`   // of the checkpoint signed
 }
 
 func verifyJSON(rep recording.Report, witness string, good bool) verifyResult {
@@ -303,6 +315,13 @@ func verifyJSON(rep recording.Report, witness string, good bool) verifyResult {
 	}
 	if len(rep.Countersignatures) > 0 {
 		v.CountersignKey, v.CountersignAt = rep.Countersignatures[0].Key, &rep.Countersignatures[0].Time
+		if seen, ok := rep.SeenBy(v.CountersignKey); ok {
+			v.SeenUntil = seen.Until().Seconds()
+		}
+	}
+	v.Seen = []seenJSON{}
+	for _, s := range rep.Seen {
+		v.Seen = append(v.Seen, seenJSON{s.Key, s.Time, s.Until().Seconds(), s.Seq})
 	}
 	return v
 }

@@ -416,3 +416,20 @@ func TestVerifyWitness(t *testing.T) {
 		t.Errorf("status %d: %s", status, &errs)
 	}
 }
+
+// TestVerifyJSONSaysWhatAHubSaw has the hub's word about how much it had, by its key alone.
+func TestVerifyJSONSaysWhatAHubSaw(t *testing.T) {
+	hub, other := bytes.Repeat([]byte{1}, ed25519.PublicKeySize), bytes.Repeat([]byte{2}, ed25519.PublicKeySize)
+	now := time.Unix(1e9, 0).UTC()
+	v := verifyJSON(recording.Report{
+		Countersignatures: []recording.Countersignature{{Key: hub, Time: now}},
+		Seen:              []recording.Countersignature{{Key: hub, Time: now, Seq: 7, At: 61_500_000}, {Key: other, Time: now, Seq: 9, At: 90_000_000}},
+	}, witnessHub, true)
+	b, err := json.Marshal(v)
+	if err != nil || v.SeenUntil != 61.5 || len(v.Seen) != 2 || v.Seen[0].Until != 61.5 || v.Seen[0].Seq != 7 || !strings.Contains(string(b), `"seen_until":61.5`) {
+		t.Errorf("%s, %v", b, err)
+	}
+	if b, _ := json.Marshal(verifyJSON(recording.Report{}, witnessNone, false)); !strings.Contains(string(b), `"seen_until":0,"seen":[]`) {
+		t.Errorf("%s", b)
+	}
+}
