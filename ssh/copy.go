@@ -2,16 +2,29 @@ package ssh
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
+	"strings"
+	"sync"
 	"time"
 )
 
-// maxDepth bounds a tree: a host could offer one without end, or a link could lead back.
+// maxDepth bounds a tree: a host could offer one without end.
 const maxDepth = 100
+
+// maxLinks bounds links within folders that links led to: a host that hides where they
+// lead could make a tree without end of a few.
+const maxLinks = 8
+
+// Files at once: on a long path each costs several round trips, which overlap then.
+const (
+	filesNear = 4
+	filesFar  = 64
+)
+
+// leaveWithin is how long a copy that was broken off may still tidy up on the host.
+const leaveWithin = 3 * time.Second
 
 // Place is a path somewhere.
 type Place struct {
@@ -28,30 +41,83 @@ func (p Place) String() string {
 	return line(p.Host + ":" + p.Path)
 }
 
-// Copy copies files.
+// Copy copies files, several at once, and a large one on a long path through several
+// channels (segments.go).
 //
 // A file that does not exist yet is written under another name and gets its own when it is
-// whole: a broken copy leaves nothing behind. A file that exists is written in place, so
-// that its owner, links and access rights stay; a broken copy then says so.
+// whole: a broken copy leaves nothing behind, or with Resume what the next one goes on
+// with (resume.go). A file that exists is written in place, so that its owner, links and
+// access rights stay; a broken copy then says so.
 type Copy struct {
 	Recursive bool
 	Preserve  bool                                              // times and exact modes; otherwise the mode, less the umask
-	Progress  func(name string, done, total int64, finish bool) // may be nil
+	Links     bool                                              // symbolic links as links, and none followed below the sources
+	Resume    bool                                              // go on with what a broken copy left, skip what is there whole; keeps times
+	Channels  int                                               // for one large file; 0: as many as the path is worth
+	Progress  func(name string, done, total int64, finish bool) // may be nil; one call at a time
 	Umask     fs.FileMode                                       // for new files, where the far side has none of ours
 }
 
+// job is one Run.
+type job struct {
+	Copy
+	ctx   context.Context
+	stop  context.CancelCauseFunc
+	slots chan struct{} // files at once
+	wg    sync.WaitGroup
+	last  []func() error // what directories get when all is in them; owned by Run
+
+	progress sync.Mutex
+	mu       sync.Mutex
+	errs     []error
+}
+
 // Run copies the sources to dst. With several sources dst must be a directory. What fails
-// does not keep the others from being copied; the errors come joined.
+// does not keep the others from being copied; the errors come joined. A connection that
+// ends ends all, with its reason.
 func (c Copy) Run(ctx context.Context, src []Place, dst Place) error {
 	if dst.Path == "" {
 		dst.Path = "."
 	}
+	var err error
+	if dst.Path, err = dst.Files.tilde(dst.Path); err != nil {
+		return fmt.Errorf("%s: %w", dst, err)
+	}
+	j := &job{Copy: c}
+	j.Preserve = j.Preserve || j.Resume
+	j.ctx, j.stop = context.WithCancelCause(ctx)
+	defer j.stop(nil)
+	far := false
+	for _, p := range append([]Place{dst}, src...) {
+		if cl := p.Files.client; cl != nil {
+			far = far || p.Files.far()
+			end := context.AfterFunc(cl.ctx, func() { j.stop(cl.Err()) })
+			defer end()
+			// A host that does not answer any more holds nobody up who has had enough.
+			over := make(chan struct{})
+			defer close(over)
+			leave := context.AfterFunc(j.ctx, func() {
+				select {
+				case <-over:
+				case <-time.After(leaveWithin):
+					cl.conn.Close()
+				}
+			})
+			defer leave()
+		}
+	}
+	j.slots = make(chan struct{}, filesNear)
+	if far {
+		j.slots = make(chan struct{}, filesFar)
+	}
 	di, err := dst.Files.stat(dst.Path)
 	isDir := err == nil && di.IsDir()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return pathError(dst.String(), err)
+		return j.told(pathError(dst.String(), err))
 	}
-	var errs []error
+	if !isDir && strings.HasSuffix(dst.Path, "/") && !c.Recursive {
+		return fmt.Errorf("%s: is not a directory", dst)
+	}
 	var all []Place
 	for _, s := range src {
 		if s.Path == "" {
@@ -59,16 +125,17 @@ func (c Copy) Run(ctx context.Context, src []Place, dst Place) error {
 		}
 		found, err := expand(s)
 		if err != nil {
-			errs = append(errs, err)
+			j.failed(err)
 			continue
 		}
 		all = append(all, found...)
 	}
 	if len(all) > 1 && !isDir {
-		return errors.Join(append(errs, fmt.Errorf("%s: several files need a directory to go to, and this is none", dst))...)
+		j.failed(fmt.Errorf("%s: several files need a directory to go to, and this is none", dst))
+		return errors.Join(j.errs...)
 	}
 	for _, s := range all {
-		if ctx.Err() != nil {
+		if j.ctx.Err() != nil {
 			break
 		}
 		to := dst
@@ -77,24 +144,50 @@ func (c Copy) Run(ctx context.Context, src []Place, dst Place) error {
 			if name == "." || name == ".." || name == "/" {
 				name = "" // the content of a directory goes into the directory
 			} else if !dst.Files.nameable(name) {
-				errs = append(errs, fmt.Errorf("%s: this name cannot be made in %s", s, dst))
+				j.failed(fmt.Errorf("%s: this name cannot be made in %s", s, dst))
 				continue
 			}
 			to.Path = dst.Files.join(dst.Path, name)
 		}
-		if err := c.one(ctx, s, to, 0); err != nil {
-			errs = append(errs, err)
+		fi, err := s.Files.stat(s.Path)
+		if err != nil {
+			j.failed(pathError(s.String(), err))
+			continue
 		}
+		j.one(s, to, fi, false, 0, nil)
 	}
-	if cause := context.Cause(ctx); cause != nil {
-		errs = append(errs, cause)
+	j.wg.Wait()
+	for i := len(j.last) - 1; i >= 0 && j.ctx.Err() == nil; i-- {
+		j.failed(j.last[i]())
 	}
-	return errors.Join(errs...)
+	return j.told(errors.Join(j.errs...))
+}
+
+// told gives the reason for which all ended, where there is one, instead of what it led to.
+func (j *job) told(err error) error {
+	if cause := context.Cause(j.ctx); cause != nil && err != nil {
+		return cause
+	}
+	return err
+}
+
+func (j *job) failed(err error) {
+	if err == nil {
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.errs = append(j.errs, err)
 }
 
 // expand resolves a pattern on a host; a name that exists as it is written is itself.
 func expand(s Place) ([]Place, error) {
-	_, err := s.Files.stat(s.Path)
+	p, err := s.Files.tilde(s.Path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s, err)
+	}
+	s.Path = p
+	_, err = s.Files.stat(s.Path)
 	if err == nil {
 		return []Place{s}, nil
 	}
@@ -109,187 +202,154 @@ func expand(s Place) ([]Place, error) {
 	return out, nil
 }
 
-func (c Copy) one(ctx context.Context, s, d Place, depth int) error {
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
-	}
-	fi, err := s.Files.stat(s.Path)
-	if err != nil {
-		return pathError(s.String(), err)
-	}
+// one copies what fi is of. Fresh says that nothing can be at d. Trail are the real paths
+// of the directories whose links were followed to come here.
+func (j *job) one(s, d Place, fi fs.FileInfo, fresh bool, depth int, trail []string) {
 	switch {
-	case fi.IsDir() && !c.Recursive:
-		return fmt.Errorf("%s: is a directory (copy it with -r)", s)
+	case j.ctx.Err() != nil:
+	case fi.IsDir() && !j.Recursive:
+		j.failed(fmt.Errorf("%s: is a directory (copy it with -r)", s))
 	case fi.IsDir() && depth >= maxDepth:
-		return fmt.Errorf("%s: more than %d directories deep, or a link that leads back", s, maxDepth)
+		j.failed(fmt.Errorf("%s: more than %d directories deep", s, maxDepth))
 	case fi.IsDir():
-		return c.tree(ctx, s, d, fi, depth)
+		j.failed(j.tree(s, d, fi, fresh, depth, trail))
+	case fi.Mode()&fs.ModeSymlink != 0: // with Links
+		j.last = append(j.last, func() error { return j.link(s, d) })
 	case !fi.Mode().IsRegular() && depth > 0:
-		return fmt.Errorf("%s: neither a file nor a directory, left out", s)
+		j.failed(fmt.Errorf("%s: neither a file nor a directory, left out", s))
+	default:
+		select {
+		case j.slots <- struct{}{}:
+		case <-j.ctx.Done():
+			return
+		}
+		j.wg.Go(func() { // ends with the file, which ends with ctx
+			defer func() { <-j.slots }()
+			j.failed(j.file(s, d, fi, fresh))
+		})
 	}
-	return c.file(ctx, s, d, fi)
 }
 
-func (c Copy) tree(ctx context.Context, s, d Place, fi fs.FileInfo, depth int) error {
-	made := false
-	if di, err := d.Files.stat(d.Path); err == nil && !di.IsDir() {
-		return fmt.Errorf("%s: is not a directory", d)
-	} else if err != nil {
-		// Writable for us while it is filled; its own mode comes last.
-		if err := d.Files.mkdir(d.Path, 0o700|c.mode(fi)); err != nil {
+func (j *job) tree(s, d Place, fi fs.FileInfo, fresh bool, depth int, trail []string) error {
+	made := fresh
+	if !fresh {
+		look := d.Files.stat
+		if j.Links && depth > 0 {
+			look = d.Files.lstat // nothing goes through a link that is there
+		}
+		di, err := look(d.Path)
+		switch {
+		case err == nil && !di.IsDir():
+			return fmt.Errorf("%s: is not a directory", d)
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
 			return pathError(d.String(), err)
 		}
-		made = true
+		made = err != nil
+	}
+	if made {
+		// Writable for us while it is filled; its own mode comes last.
+		if err := d.Files.mkdir(d.Path, 0o700|j.mode(fi)); err != nil {
+			return pathError(d.String(), err)
+		}
 	}
 	entries, err := s.Files.readDir(s.Path)
 	if err != nil {
 		return pathError(s.String(), err)
 	}
-	var errs []error
+	j.last = append(j.last, func() error {
+		var errs []error
+		if made && j.mode(fi)&0o700 != 0o700 || j.Preserve {
+			if err := d.Files.chmod(d.Path, j.mode(fi)); err != nil {
+				errs = append(errs, pathError(d.String(), err))
+			}
+		}
+		if j.Preserve {
+			if err := d.Files.chtimes(d.Path, fi.ModTime()); err != nil {
+				errs = append(errs, pathError(d.String(), err))
+			}
+		}
+		return errors.Join(errs...)
+	})
 	for _, e := range entries {
 		if e.Name() == "." || e.Name() == ".." {
 			continue
 		}
+		if j.ctx.Err() != nil {
+			break
+		}
 		if !d.Files.nameable(e.Name()) || !s.Files.nameable(e.Name()) {
-			errs = append(errs, fmt.Errorf("%s: an entry named %q cannot be made here, left out", s, line(e.Name())))
+			j.failed(fmt.Errorf("%s: an entry named %q cannot be made here, left out", s, line(e.Name())))
 			continue
 		}
 		from, to := s, d
 		from.Path, to.Path = s.Files.join(s.Path, e.Name()), d.Files.join(d.Path, e.Name())
-		if err := c.one(ctx, from, to, depth+1); err != nil {
-			errs = append(errs, err)
-			if ctx.Err() != nil {
-				break
+		next := trail
+		if link := e.Mode()&fs.ModeSymlink != 0; link && !j.Links || e.Mode() == 0 { // an entry without attributes
+			if e, err = s.Files.stat(from.Path); err != nil {
+				j.failed(pathError(from.String(), err))
+				continue
+			}
+			if link && e.IsDir() {
+				if next, err = follow(s, from, trail); err != nil {
+					j.failed(err)
+					continue
+				}
 			}
 		}
-	}
-	if made && c.mode(fi)&0o700 != 0o700 {
-		if err := d.Files.chmod(d.Path, c.mode(fi)); err != nil {
-			errs = append(errs, pathError(d.String(), err))
-		}
-	}
-	if c.Preserve {
-		if err := d.Files.chtimes(d.Path, fi.ModTime()); err != nil {
-			errs = append(errs, pathError(d.String(), err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (c Copy) mode(fi fs.FileInfo) fs.FileMode {
-	if c.Preserve {
-		return fi.Mode().Perm()
-	}
-	return fi.Mode().Perm() &^ c.Umask
-}
-
-func (c Copy) file(ctx context.Context, s, d Place, fi fs.FileInfo) error {
-	in, err := s.Files.open(s.Path)
-	if err != nil {
-		return pathError(s.String(), err)
-	}
-	defer in.Close()
-	at, fresh := d.Path, false
-	if di, err := d.Files.stat(d.Path); errors.Is(err, fs.ErrNotExist) {
-		fresh, at = true, d.Path+".tssh-"+rand.Text()[:8]
-	} else if err != nil {
-		return pathError(d.String(), err)
-	} else if di.IsDir() {
-		return fmt.Errorf("%s: is a directory", d)
-	}
-	out, err := d.Files.create(at, c.mode(fi), fresh)
-	if err != nil {
-		return pathError(d.String(), err)
-	}
-	stop := context.AfterFunc(ctx, func() { in.Close() })
-	defer stop()
-	n, err := c.bytes(out, in, s, fi.Size())
-	if cerr := out.Close(); err == nil && cerr != nil {
-		err = cerr
-	}
-	if cause := context.Cause(ctx); cause != nil && err != nil {
-		err = cause
-	}
-	if err == nil && c.Preserve {
-		if err = d.Files.chmod(at, c.mode(fi)); err == nil {
-			err = d.Files.chtimes(at, fi.ModTime())
-		}
-	}
-	if err == nil && fresh {
-		err = d.Files.rename(at, d.Path)
-	}
-	if err != nil && fresh {
-		d.Files.remove(at) // best effort: the connection may be what failed
-		return pathError(d.String(), err)
-	}
-	if err != nil {
-		return fmt.Errorf("%w (the file is incomplete: %d bytes were written)", pathError(d.String(), err), n)
+		j.one(from, to, e, made, depth+1, next)
 	}
 	return nil
 }
 
-// bytes copies with whichever side's fast way there is: sftp keeps many requests in flight
-// in its WriteTo and ReadFrom.
-func (c Copy) bytes(out io.Writer, in io.Reader, s Place, total int64) (int64, error) {
-	if c.Progress == nil {
-		return io.Copy(out, in)
+// follow refuses a link that leads back to where we came from: to a directory that has one
+// of the links on the way here below it.
+func follow(dir, link Place, trail []string) ([]string, error) {
+	here, err := dir.Files.realPath(dir.Path)
+	if err != nil {
+		return nil, pathError(dir.String(), err)
 	}
-	m := &meter{c: c, name: s.String(), total: total, last: time.Now()}
-	defer m.end()
-	switch {
-	case isReaderFrom(out):
-		return out.(io.ReaderFrom).ReadFrom(&meterReader{in, m})
-	default:
-		return io.Copy(&meterWriter{out, m}, in)
+	to, err := dir.Files.realPath(link.Path)
+	if err != nil {
+		return nil, pathError(link.String(), err)
 	}
-}
-
-func isReaderFrom(w io.Writer) bool {
-	_, ok := w.(interface {
-		ReadFromWithConcurrency(io.Reader, int) (int64, error)
-	})
-	return ok
-}
-
-// meter counts and reports ten times a second.
-type meter struct {
-	c           Copy
-	name        string
-	done, total int64
-	last        time.Time
-}
-
-func (m *meter) add(n int) {
-	m.done += int64(n)
-	if now := time.Now(); now.Sub(m.last) > 100*time.Millisecond {
-		m.last = now
-		m.c.Progress(m.name, m.done, m.total, false)
+	next := append(append([]string{}, trail...), here)
+	if len(next) > maxLinks {
+		return nil, fmt.Errorf("%s: more than %d links to directories within each other, left out", link, maxLinks)
 	}
+	for _, from := range next {
+		if from == to || strings.HasPrefix(from, strings.TrimSuffix(to, "/")+"/") {
+			return nil, fmt.Errorf("%s: this link leads back to %q, left out", link, line(to))
+		}
+	}
+	return next, nil
 }
 
-func (m *meter) end() { m.c.Progress(m.name, m.done, m.total, true) }
-
-type meterReader struct {
-	io.Reader
-	m *meter
+// link makes a symbolic link, last of all: nothing is written through one.
+func (j *job) link(s, d Place) error {
+	to, err := s.Files.readLink(s.Path)
+	if err != nil {
+		return pathError(s.String(), err)
+	}
+	if di, err := d.Files.lstat(d.Path); err == nil {
+		if di.Mode()&fs.ModeSymlink == 0 {
+			return fmt.Errorf("%s: is there and is no link", d)
+		}
+		if is, err := d.Files.readLink(d.Path); err == nil && is == to {
+			return nil
+		}
+		if err := d.Files.remove(d.Path); err != nil {
+			return pathError(d.String(), err)
+		}
+	}
+	if err := d.Files.symlink(to, d.Path); err != nil {
+		return pathError(d.String(), err)
+	}
+	return nil
 }
 
-func (r *meterReader) Read(p []byte) (int, error) {
-	n, err := r.Reader.Read(p)
-	r.m.add(n)
-	return n, err
-}
-
-// Size lets sftp choose how many requests to keep in flight.
-func (r *meterReader) Size() int64 { return r.m.total }
-
-type meterWriter struct {
-	io.Writer
-	m *meter
-}
-
-func (w *meterWriter) Write(p []byte) (int, error) {
-	n, err := w.Writer.Write(p)
-	w.m.add(n)
-	return n, err
+func (j *job) mode(fi fs.FileInfo) fs.FileMode {
+	if j.Preserve {
+		return fi.Mode().Perm()
+	}
+	return fi.Mode().Perm() &^ j.Umask
 }

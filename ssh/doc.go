@@ -6,6 +6,14 @@
 //	   HostKeys, no other            |-----> Forwards (-L, -R, -D; ports and unix sockets)
 //	                                 '-----> Files    (sftp: cp)
 //
+// # Copies
+//
+// Copy goes over sftp, several files at once (4, on a long path 64), and one large file on a
+// long path through four channels of 2 MiB of window each. Measured by TestLongPath, 64 MiB
+// over 80 ms and 1 Gbit/s, on a machine with much else to do: 19 MiB/s through one channel,
+// 37 up and 49 down through four; eight brought no more. Bytes that come through several
+// channels reach the far file out of order, which a recording there has to cope with.
+//
 // # Trust boundary
 //
 // The host is somebody else's machine. Its key must be one of Config.HostKeys; there is no

@@ -20,6 +20,7 @@ func remote(t *testing.T) *Files {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.Close() })
+	f.realPath = filepath.EvalSymlinks // the library's server does not resolve links, real ones do
 	return f
 }
 

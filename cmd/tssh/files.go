@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"tssh/ssh"
 )
@@ -30,16 +28,50 @@ func splitPlace(s string) (target, path string, remote bool) {
 	return s[:i], s[i+1:], true
 }
 
+const copyForm = "cp [-r] [-p] [-a] [-q] [--links] [--resume] [--channels N] [-l USER] SRC... DST"
+
+// singleLetters takes -rp apart, as people write it; letters are those without a value.
+func singleLetters(args []string, letters string) []string {
+	var out []string
+	for i, a := range args {
+		if a == "--" {
+			return append(out, args[i:]...)
+		}
+		if len(a) < 3 || a[0] != '-' || strings.Trim(a[1:], letters) != "" {
+			out = append(out, a)
+			continue
+		}
+		for _, l := range a[1:] {
+			out = append(out, "-"+string(l))
+		}
+	}
+	return out
+}
+
 // copy is `tssh cp`.
 func (a *app) copy(ctx context.Context, args []string) error {
 	f := a.flags("cp")
 	recursive := f.Bool("r", false, "")
 	f.BoolVar(recursive, "R", false, "")
 	preserve := f.Bool("p", false, "")
+	archive := f.Bool("a", false, "")
 	quiet := f.Bool("q", false, "")
+	links := f.Bool("links", false, "")
+	resume := f.Bool("resume", false, "")
+	channels := f.Int("channels", 0, "")
 	login := f.String("l", "", "")
-	if err := f.parse(args, 2, -1, "cp [-r] [-p] [-q] [-l USER] SRC... DST"); err != nil {
+	for _, scp := range []string{"3", "B", "C", "O", "s"} {
+		f.Bool(scp, false, "") // scp's, and of no use here
+	}
+	args = singleLetters(args, "rRpaq3BCOs")
+	if err := f.parse(args, 2, -1, copyForm); err != nil {
 		return err
+	}
+	if *archive {
+		*recursive, *preserve, *links = true, true, true
+	}
+	if *channels < 0 || *channels > 8 {
+		return usage("--channels %d is not between 1 and 8", *channels).withHint("tssh " + copyForm)
 	}
 	local := ssh.LocalFiles()
 	conns := map[string]*ssh.Files{}
@@ -73,21 +105,23 @@ func (a *app) copy(ctx context.Context, args []string) error {
 		}
 		return ssh.Place{Files: conns[target], Host: target, Path: path}, nil
 	}
-	all := make([]ssh.Place, len(f.rest))
+	places := make([]ssh.Place, len(f.rest))
 	for i, s := range f.rest {
 		var err error
-		if all[i], err = place(s); err != nil {
+		if places[i], err = place(s); err != nil {
 			return err
 		}
 	}
 	if len(conns) == 0 {
-		return usage("neither side is on a host (a host's path is written HOST:PATH)").withHint("cp")
+		return usage("neither side is on a host (a host's path is written HOST:PATH)").withHint("tssh " + copyForm)
 	}
-	job := ssh.Copy{Recursive: *recursive, Preserve: *preserve, Umask: umask()}
-	if !*quiet {
-		job.Progress = a.progress()
+	job := ssh.Copy{Recursive: *recursive, Preserve: *preserve, Links: *links, Resume: *resume, Channels: *channels, Umask: umask()}
+	bar := a.progress()
+	if !*quiet && bar != nil {
+		job.Progress = bar.draw
+		defer bar.sum()
 	}
-	err := job.Run(ctx, all[:len(all)-1], all[len(all)-1])
+	err := job.Run(ctx, places[:len(places)-1], places[len(places)-1])
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
@@ -122,48 +156,6 @@ func flatten(err error) []error {
 		out = append(out, flatten(e)...)
 	}
 	return out
-}
-
-// progress draws one line per file on a terminal, and nothing elsewhere.
-func (a *app) progress() func(name string, done, total int64, finish bool) {
-	f, ok := a.err.(*os.File)
-	if !ok {
-		return nil
-	}
-	t, ok := ssh.OpenTerminal(f)
-	if !ok {
-		return nil
-	}
-	var begun time.Time
-	current, drawn := "", false
-	return func(name string, done, total int64, finish bool) {
-		if name != current {
-			current, begun, drawn = name, time.Now(), false
-		}
-		if finish && !drawn && done < 1<<20 {
-			total = max(total, done) // small files get their line once
-		}
-		drawn = true
-		percent := int64(100)
-		if total > 0 {
-			percent = min(100, done*100/total)
-		}
-		rate := ""
-		if took := time.Since(begun).Seconds(); took > 0.2 {
-			rate = bytesOf(int64(float64(done)/took)) + "/s"
-		}
-		right := fmt.Sprintf(" %3d%% %9s %11s", percent, bytesOf(done), rate)
-		left := []rune(name)
-		if room := int(t.Size().Cols) - len(right) - 1; room > 4 && len(left) > room {
-			left = append([]rune("..."), left[len(left)-room+3:]...)
-		}
-		end := ""
-		if finish {
-			end = "\n"
-			current = ""
-		}
-		fmt.Fprintf(a.err, "\r\x1b[K%s%s%s", string(left), right, end)
-	}
 }
 
 func bytesOf(n int64) string {

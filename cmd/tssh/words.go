@@ -131,7 +131,7 @@ Mesh:
   netcheck                                    UDP or not, what NAT, which relay
   why [user@]HOST                             may I log in there, and if not, why
 Files and programs:
-  cp [-r] [-p] SRC... DST                     copy; HOST:PATH is there, PATH is here
+  cp [-rp] [--resume] SRC... DST              copy; HOST:PATH is there, PATH is here
   sftp [user@]HOST                            the stock sftp program over the mesh
   proxy HOST PORT                             one connection on standard input and output
   proxy --listen 127.0.0.1:1080               SOCKS 5 and HTTP proxy into the mesh for any program

@@ -42,6 +42,18 @@ func (b *bed) timed(name string, args ...string) (float64, error) {
 	return time.Since(begin).Seconds(), nil
 }
 
+// options are those for scp and sftp, where the login goes before the address.
+func (b *bed) options() (o []string) {
+	for i := 0; i < len(b.common); i += 2 {
+		if b.common[i] != "-l" {
+			o = append(o, b.common[i:i+2]...)
+		}
+	}
+	return o
+}
+
+func joined(words []string) string { return strings.Join(words, " ") }
+
 // files compares sftp with a large file, and rsync with many small ones.
 func (b *bed) files(mib, rounds int) error {
 	dir := b.laptop.Host.Path("files")
@@ -59,12 +71,7 @@ func (b *bed) files(mib, rounds int) error {
 			return err
 		}
 	}
-	var options []string // the login goes before the address for sftp
-	for i := 0; i < len(b.common); i += 2 {
-		if b.common[i] != "-l" {
-			options = append(options, b.common[i:i+2]...)
-		}
-	}
+	options := b.options()
 	for _, c := range []struct{ what, batch string }{{"put", "put " + large + " large"}, {"get", "get large " + filepath.Join(dir, "back")}} {
 		batch := filepath.Join(dir, "batch")
 		if err := os.WriteFile(batch, []byte(c.batch+"\n"), 0o644); err != nil {

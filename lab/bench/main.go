@@ -30,8 +30,9 @@ func main() {
 	sessions := flag.Int("sessions", 100, "idle sessions for the memory row")
 	seconds := flag.Int("seconds", 5, "length of a run of iperf3")
 	crowd := flag.Int("crowd", 5000, "peers in the map for the last rows")
+	only := flag.String("only", "", "parts to run, of: "+strings.Join(partNames, " "))
 	flag.Parse()
-	if err := bench(*bin, *mib, *rounds, *logins, *sessions, *seconds, *crowd); err != nil {
+	if err := bench(*bin, *only, *mib, *rounds, *logins, *sessions, *seconds, *crowd); err != nil {
 		fmt.Fprintln(os.Stderr, "bench: error:", err)
 		os.Exit(1)
 	}
@@ -48,7 +49,10 @@ type bed struct {
 	common      []string
 }
 
-func bench(bin string, mib, rounds, logins, sessions, seconds, crowd int) (err error) {
+// partNames are the parts in the order in which they are run; some leave the bed as the next one needs it.
+var partNames = strings.Fields("logins copies files crowd memory cold throughput relayed filter peers long")
+
+func bench(bin, only string, mib, rounds, logins, sessions, seconds, crowd int) (err error) {
 	if os.Getuid() != 0 {
 		return errors.New("the hosts are network namespaces: run as root")
 	}
@@ -73,37 +77,34 @@ func bench(bin string, mib, rounds, logins, sessions, seconds, crowd int) (err e
 		return err
 	}
 	fmt.Printf("| what | tsshd | OpenSSH sshd (or what is in brackets) | ratio |\n|---|---|---|---|\n")
-	b.idle("memory, daemon idle")
-	if err := b.logins(logins); err != nil {
-		return err
+	parts := map[string]func() error{
+		"logins": func() error { b.idle("memory, daemon idle"); return b.logins(logins) },
+		"copies": func() error { return b.copies(mib, rounds) },
+		"files":  func() error { return b.files(mib, rounds) },
+		"crowd":  func() error { return b.crowdOfLogins(50, rounds) },
+		"memory": func() error {
+			if only == "" {
+				time.Sleep(30 * time.Second) // until memory is given back
+				b.idle("memory, daemon half a minute after the copies")
+			}
+			return b.memory(sessions)
+		},
+		"cold":       func() error { return b.cold(rounds) },
+		"throughput": func() error { return b.throughput(seconds, rounds) },
+		"relayed":    func() error { return b.relayed(l, seconds, rounds) },
+		"filter":     filterCost,
+		"peers":      func() error { return b.crowd([]int{1, 100, crowd}, dir) },
+		"long":       func() error { return b.long(mib, rounds) },
 	}
-	if err := b.copies(mib, rounds); err != nil {
-		return err
+	for _, name := range partNames {
+		if only != "" && !slices.Contains(strings.Fields(strings.ReplaceAll(only, ",", " ")), name) {
+			continue
+		}
+		if err := parts[name](); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
 	}
-	if err := b.files(mib, rounds); err != nil {
-		return err
-	}
-	if err := b.crowdOfLogins(50, rounds); err != nil {
-		return err
-	}
-	time.Sleep(30 * time.Second) // until memory is given back
-	b.idle("memory, daemon half a minute after the copies")
-	if err := b.memory(sessions); err != nil {
-		return err
-	}
-	if err := b.cold(rounds); err != nil {
-		return err
-	}
-	if err := b.throughput(seconds, rounds); err != nil {
-		return err
-	}
-	if err := b.relayed(l, seconds, rounds); err != nil {
-		return err
-	}
-	if err := filterCost(); err != nil {
-		return err
-	}
-	return b.crowd([]int{1, 100, crowd}, dir)
+	return nil
 }
 
 func (b *bed) idle(what string) {
@@ -170,7 +171,7 @@ func (b *bed) setUp(l *lab.Lab) error {
 
 func (b *bed) startSSHD(web *lab.Host) (*lab.Proc, error) {
 	return web.Start("sshd", "/usr/sbin/sshd", "-D", "-e", "-f", "none", "-h", b.hostKey, "-o", "PidFile=none", "-o", "UsePAM=no",
-		"-o", "AuthorizedKeysFile="+b.authorized, "-o", "StrictModes=no", "-o", "MaxSessions=200", "-o", "MaxStartups=200", "-o", "Subsystem=sftp internal-sftp")
+		"-o", "AuthorizedKeysFile="+b.authorized, "-o", "StrictModes=no", "-o", "MaxSessions=200", "-o", "MaxStartups=200", "-p", "22", "-p", "2222", "-o", "Subsystem=sftp internal-sftp")
 }
 
 func (b *bed) ssh(addr string, command ...string) []string {

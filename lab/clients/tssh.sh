@@ -27,3 +27,15 @@ echo "$out" | tail -1 | grep -q '^tssh: error: .* \[unreachable\]$' || die "unkn
 large() { $t $to "cat >large; sha256sum <large" <"$BIG" | cut -d' ' -f1; }
 is 'large by standard input' "$(large)" "$(sha256sum <"$BIG" | cut -d' ' -f1)"
 $t $to cat large >back; same 'large by standard output' "$BIG" back
+$t cp "$BIG" $to:by-tssh; same 'cp up' "$BIG" "$FAR/by-tssh"
+$t cp $to:by-tssh back2; same 'cp down' "$BIG" back2
+$t cp --channels 4 "$BIG" $to:by-tssh4; cmp "$BIG" "$FAR/by-tssh4"; $t cp --channels 4 $to:by-tssh4 back4; same 'cp through four channels, both ways' "$BIG" back4
+mkdir -p tree/sub; cp "$BIN" 'tree/sub/ä b'; : >tree/empty; ln -s sub tree/link; i=0; while [ $i -lt 200 ]; do echo $i >tree/sub/$i; i=$((i+1)); done; printf x >"tree/new
+line"; printf y >"tree/$(printf 'bad\377utf8')"; touch -d @1000000000 tree/empty; chmod 640 tree/empty
+$t cp -a tree $to:tree-tssh; diff -r --no-dereference tree "$FAR/tree-tssh" || die 'cp -a up'
+is 'cp -a up' "$(stat -c '%a %Y' "$FAR/tree-tssh/empty")" '640 1000000000'
+$t cp -a $to:tree-tssh tree-back; diff -r --no-dereference tree tree-back || die 'cp -a down'; ok 'cp -a down'
+$t cp "$to:tree-tssh/sub/{1,2}*9" .; is 'cp of a pattern' "$(ls | grep -c '^[12].*9$')" 12
+$t cp --resume "$BIG" $to:by-resume; same 'cp --resume' "$BIG" "$FAR/by-resume"
+code=0; out=$($t cp $to:none $to:none2 2>&1) || code=$?; is 'cp of nothing' "$code $(echo "$out" | tail -1)" "1 tssh: error: $to:none: file does not exist"
+[ -z "$(find "$FAR" -name '*.tssh-*')" ] || die 'cp left something behind'
