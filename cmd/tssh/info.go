@@ -258,8 +258,12 @@ func (a *app) why(ctx context.Context, args []string) error {
 	f := a.flags("why")
 	asJSON := f.Bool("json", false, "")
 	login := f.String("l", "", "")
-	if err := f.parse(args, 1, 1, "why [user@]host [--json]"); err != nil {
+	watch := f.Bool("watch", false, "")
+	if err := f.parse(args, 1, 1, "why [user@]host [--json] | why --watch ID [--json]"); err != nil {
 		return err
+	}
+	if *watch {
+		return a.whyWatch(ctx, f.rest[0], *asJSON)
 	}
 	t := command{user: *login}
 	if err := t.target(f.rest[0]); err != nil {

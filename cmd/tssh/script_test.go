@@ -298,6 +298,13 @@ func hubPages() http.Handler {
 			io.WriteString(w, `{"recordings":[]}`)
 		}
 	})
+	m.HandleFunc("GET /api/recordings/{id}/why", func(w http.ResponseWriter, r *http.Request) {
+		if r.PathValue("id") == "rec-0001" {
+			io.WriteString(w, `{"id":"rec-0001","may":[{"what":"watch","yes":true,"because":"role: the viewer is auditor\u001b[2J"},{"what":"end","yes":false,"say":"policy does not let you end this session"}]}`)
+			return
+		}
+		io.WriteString(w, `{"id":"rec-0002","may":[{"what":"watch","yes":false,"say":"policy does not let you see this recording"}]}`)
+	})
 	m.HandleFunc("GET /api/recordings/{id}/file", func(w http.ResponseWriter, r *http.Request) {
 		if r.PathValue("id") != "rec-0001" {
 			w.WriteHeader(403)

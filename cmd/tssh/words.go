@@ -129,7 +129,7 @@ Mesh:
   status, ls, whois ADDR                      this node, the hosts, who is at an address
   ping [--until-direct] HOST                  does its node answer, how fast, and by which way
   netcheck                                    UDP or not, what NAT, which relay
-  why [user@]HOST                             may I log in there, and if not, why
+  why [user@]HOST                             may I log in there, and if not, why; --watch ID: may I see that recording
 Files and programs:
   cp [-rp] [--resume] SRC... DST              copy; HOST:PATH is there, PATH is here
   sftp [user@]HOST                            the stock sftp program over the mesh

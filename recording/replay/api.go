@@ -59,6 +59,7 @@ type (
 	detailJSON struct {
 		summaryJSON
 		Viewer      viewerJSON    `json:"viewer"`
+		Because     string        `json:"because,omitempty"` // why the viewer may see it
 		UID         uint32        `json:"uid"`
 		Rule        string        `json:"rule"`
 		Client      string        `json:"client"`
@@ -242,7 +243,7 @@ func (v *Viewer) detail(w http.ResponseWriter, r *http.Request, id policy.Identi
 // describe makes the description and the index of a recording.
 func (v *Viewer) describe(id policy.Identity, sum *store.Summary) (detailJSON, error) {
 	m := &sum.Meta
-	out := detailJSON{summaryJSON: summarize(id, sum), Viewer: viewerJSON{id.Who(), id.Name}, UID: m.UID, Rule: m.Rule, Client: m.Client, Mesh: m.Mesh, SrcAddr: m.SrcAddr,
+	out := detailJSON{summaryJSON: summarize(id, sum), Viewer: viewerJSON{id.Who(), id.Name}, Because: v.because(id, sum), UID: m.UID, Rule: m.Rule, Client: m.Client, Mesh: m.Mesh, SrcAddr: m.SrcAddr,
 		MayEnd: v.mayEnd(id, sum), ChannelList: make([]channelJSON, 0, len(sum.Channels))}
 	for _, c := range sum.Channels {
 		out.ChannelList = append(out.ChannelList, channelJSON{c.N, c.Type, c.Command, c.PTY, c.Cols, c.Rows, c.Opened.Seconds(), c.Closed.Seconds(), exit(c.Exit)})

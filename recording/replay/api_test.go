@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -237,6 +238,83 @@ func TestLooksAreAudited(t *testing.T) {
 	w.failing = false
 	get(fmt.Sprintf("/%s/frames/1", id), fromRoot)
 	expect("recording.view root@example.com " + from(1))
+}
+
+// TestEveryAddressIsGuarded asks each address of the API as somebody else's page would, as somebody who may not, and with
+// an audit log that takes nothing.
+func TestEveryAddressIsGuarded(t *testing.T) {
+	w := newWorld(t)
+	secret := "a-command-nobody-else-knows"
+	id := w.keep(meta("alice@example.com", "deploy", "web", w.now), ran(secret))
+	w.searchable()
+	attacks := map[string][]string{
+		"a rebound name":           {"Host: evil.example"},
+		"a foreign form":           {"Origin: http://evil.example", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Content-Type: application/x-www-form-urlencoded"},
+		"a form without an origin": {"Origin: null", "Sec-Fetch-Site: cross-site"},
+		"a foreign script":         {"Origin: http://evil.example"},
+		"another port":             {"Origin: http://hub.demo.internal:9999", "Sec-Fetch-Site: same-site"},
+		"a foreign image":          {"Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image"},
+		"a foreign WebSocket":      {"Origin: http://evil.example", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="},
+		"a foreign event stream":   {"Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: cors", "Accept: text/event-stream"},
+	}
+	for pattern := range w.viewer.api() {
+		method, path, _ := strings.Cut(pattern, " ")
+		path = strings.NewReplacer("{id}", id, "{n}", "0").Replace(path)
+		if path == "/api/search" || strings.HasSuffix(path, "/search") {
+			path += "?q=" + secret
+		}
+		before := len(w.audited)
+		for name, headers := range attacks {
+			r := httptest.NewRequest(method, hub+path, strings.NewReader(`{"reason":"because"}`))
+			r.RemoteAddr = fromRoot
+			for _, h := range headers {
+				name, value, _ := strings.Cut(h, ": ")
+				if name == "Host" {
+					r.Host = value
+				}
+				r.Header.Set(name, value)
+			}
+			rec := httptest.NewRecorder()
+			w.viewer.ServeHTTP(rec, r)
+			if rec.Code != 403 && rec.Code != 421 || strings.Contains(rec.Body.String(), secret) || strings.Contains(rec.Body.String(), "alice") {
+				t.Errorf("%s, %s: %d %s", pattern, name, rec.Code, rec.Body)
+			}
+		}
+		if len(w.audited) != before {
+			t.Errorf("%s: a refused request did something: %v", pattern, w.audited[before:])
+		}
+		if method != "GET" {
+			continue // end_test.go has it
+		}
+		res := w.ask(method, hub+path, fromBob)
+		text := body(t, res)
+		if strings.Contains(text, secret) || strings.Contains(text, "alice") || strings.Contains(path, id) && len(w.audited) != before+1 {
+			t.Errorf("%s shows somebody who may not: %d %s, audited %v", pattern, res.StatusCode, text, w.audited[before:])
+		}
+		if strings.Contains(path, id) && res.StatusCode != 403 && !strings.HasSuffix(path, "/why") {
+			t.Errorf("%s for somebody who may not: %d", pattern, res.StatusCode)
+		}
+		w.viewer.seen = newSeen(w.viewer.cfg.Clock)
+		w.failing = true
+		if res := w.ask(method, hub+path, fromRoot); res.StatusCode != 500 || strings.Contains(body(t, res), secret) {
+			t.Errorf("%s without an audit log: %d", pattern, res.StatusCode)
+		}
+		w.failing = false
+	}
+}
+
+func TestWhySomebodyMay(t *testing.T) {
+	w := newWorld(t)
+	id := w.keep(meta("alice@example.com", "deploy", "web", w.now), ran("x"))
+	for from, want := range map[string]string{
+		fromAlice: `{"id":"ID","may":[{"what":"watch","yes":true,"because":"own: the viewer's own session"},{"what":"end","yes":true,"because":"own: the viewer's own session"}]}`,
+		fromRoot:  `{"id":"ID","may":[{"what":"watch","yes":true,"because":"role: the viewer is admin"},{"what":"end","yes":true,"because":"role: the viewer is admin"}]}`,
+		fromBob:   `{"id":"ID","may":[{"what":"watch","yes":false,"say":"policy does not let you see this recording"}]}`,
+	} {
+		if got := strings.TrimSpace(strings.ReplaceAll(body(t, w.ask("GET", hub+"/api/recordings/"+id+"/why", from)), id, "ID")); got != want {
+			t.Errorf("%s: %s", from, got)
+		}
+	}
 }
 
 func TestManyRecordingsAtOnceKeepFewFilesOpen(t *testing.T) {

@@ -28,6 +28,7 @@
 //	/api/recordings/ID/text            the transcript as a text file
 //	/api/recordings/ID/html            one page that plays without a network and verifies the recording in it: share.go, web/src/tsr.ts
 //	/api/recordings/ID/screen          {"cols","rows","lines"}: what the terminal showed last
+//	/api/recordings/ID/why             {"id","may":[{"what":"watch","yes":true,"because":"..."}...]}: watch, end
 //	/api/search?q=WORDS&before=N       {"recordings":[summary with "lines"...],"next":N}: package recording/find
 //
 //	POST /api/recordings/ID/end        {"reason":WORDS}: End
@@ -56,6 +57,7 @@
 //	                     jump elsewhere
 //	recording.download   with "as", tsr, cast, text or html
 //	recording.transcript
+//	recording.why
 //	recording.search     with "q"; of one recording, or of all one may see
 //	recording.denied
 //	session.end          somebody wants one ended: with the reason, and what the policy says

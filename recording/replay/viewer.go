@@ -78,20 +78,7 @@ func New(cfg Config) (*Viewer, error) {
 		open: newOpenFiles(cfg.Store, cfg.Keys), seen: newSeen(cfg.Clock), mux: http.NewServeMux(),
 	}
 	v.texts = &texts{v: v, room: make(chan struct{}, madeAtOnce)}
-	for pattern, h := range map[string]func(http.ResponseWriter, *http.Request, policy.Identity) error{
-		"GET /api/recordings":                 v.list,
-		"GET /api/recordings/{id}":            v.detail,
-		"GET /api/recordings/{id}/frames/{n}": v.frame,
-		"GET /api/recordings/{id}/file":       v.file,
-		"GET /api/recordings/{id}/cast":       v.cast,
-		"GET /api/recordings/{id}/transcript": v.transcript,
-		"GET /api/recordings/{id}/search":     v.searchOne,
-		"GET /api/recordings/{id}/text":       v.text,
-		"GET /api/recordings/{id}/html":       v.share,
-		"GET /api/recordings/{id}/screen":     v.screen,
-		"GET /api/search":                     v.search,
-		"POST /api/recordings/{id}/end":       v.end,
-	} {
+	for pattern, h := range v.api() {
 		v.mux.HandleFunc(pattern, v.known(h))
 	}
 	page := v.known(func(w http.ResponseWriter, r *http.Request, _ policy.Identity) error {
@@ -106,6 +93,25 @@ func New(cfg Config) (*Viewer, error) {
 		return nil
 	}))
 	return v, nil
+}
+
+// api is every address of the API and what answers there.
+func (v *Viewer) api() map[string]func(http.ResponseWriter, *http.Request, policy.Identity) error {
+	return map[string]func(http.ResponseWriter, *http.Request, policy.Identity) error{
+		"GET /api/recordings":                 v.list,
+		"GET /api/recordings/{id}":            v.detail,
+		"GET /api/recordings/{id}/frames/{n}": v.frame,
+		"GET /api/recordings/{id}/file":       v.file,
+		"GET /api/recordings/{id}/cast":       v.cast,
+		"GET /api/recordings/{id}/transcript": v.transcript,
+		"GET /api/recordings/{id}/search":     v.searchOne,
+		"GET /api/recordings/{id}/text":       v.text,
+		"GET /api/recordings/{id}/html":       v.share,
+		"GET /api/recordings/{id}/screen":     v.screen,
+		"GET /api/recordings/{id}/why":        v.why,
+		"GET /api/search":                     v.search,
+		"POST /api/recordings/{id}/end":       v.end,
+	}
 }
 
 // Close gives open files back. Requests that come later open them again.

@@ -44,6 +44,7 @@ export interface FrameInfo { n: number; first: number; last: number; bytes: numb
 
 export interface Detail extends Summary {
   viewer: Viewer;
+  because?: string; // why the viewer may see it
   uid: number;
   rule: string;
   client: string;

@@ -279,6 +279,7 @@ function about(s: api.Detail): HTMLElement {
     ["Let in by", s.rule],
     ["Client", s.client],
     ["Mesh", s.mesh],
+    ["You may see it by", s.because ?? ""],
   ];
   return h("details", { class: "about" }, h("summary", null, "About this recording"),
     h("dl", null, ...rows.filter(([, v]) => v.trim()).flatMap(([k, v]) => [h("dt", null, k), h("dd", null, v)])));
