@@ -83,14 +83,10 @@ func (a *app) startNode(ctx context.Context, c *localapi.Client) (localapi.Statu
 	if err != nil {
 		return localapi.Status{}, failed("cannot find this program to start the node: %v", err)
 	}
-	dir := filepath.Dir(c.Path())
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return localapi.Status{}, failed("folder of the node's socket: %v", err)
-	}
-	logPath := filepath.Join(dir, "node.log")
+	logPath := filepath.Join(filepath.Dir(c.Path()), "node.log")
 	logFile, err := openLog(logPath)
 	if err != nil {
-		return localapi.Status{}, failed("log of the node: %v", err)
+		return localapi.Status{}, err
 	}
 	defer logFile.Close()
 	cmd := exec.Command(exe, backgroundVerb, "--state", a.stateDir(), "--at", c.Path())
@@ -132,13 +128,26 @@ func (a *app) startNode(ctx context.Context, c *localapi.Client) (localapi.Statu
 	}
 }
 
-// openLog appends to the log and begins it anew when it has grown.
+// openLog appends to the log beside the node's socket, whose folder it makes, and begins it
+// anew when it has grown.
 func openLog(path string) (*os.File, error) {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, failed("folder of the node's socket: %v", err)
+	}
+	// Where there is no home it is below /tmp, and somebody else may have been there first.
+	if err := localapi.SafeDir(dir); err != nil {
+		return nil, failed("folder of the node's socket: %s", strings.TrimPrefix(err.Error(), "localapi: socket directory ")).withHint("set XDG_RUNTIME_DIR to a folder of your own")
+	}
 	flags := os.O_CREATE | os.O_WRONLY | os.O_APPEND
 	if fi, err := os.Lstat(path); err == nil && fi.Size() > 4<<20 {
 		flags |= os.O_TRUNC
 	}
-	return os.OpenFile(path, flags, 0o600)
+	f, err := os.OpenFile(path, flags, 0o600)
+	if err != nil {
+		return nil, failed("log of the node: %v", err)
+	}
+	return f, nil
 }
 
 func lastLogLine(path string) string {

@@ -24,7 +24,7 @@ func listen(path string, public bool) (*net.UnixListener, func(), error) {
 	if err := os.MkdirAll(dir, mode); err != nil {
 		return nil, nil, fmt.Errorf("localapi: socket directory: %w", err)
 	}
-	if err := safeDir(dir); err != nil {
+	if err := SafeDir(dir); err != nil {
 		return nil, nil, err
 	}
 	// The lock outlives the socket file, so two daemons that start together cannot both
