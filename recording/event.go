@@ -80,7 +80,8 @@ type File struct {
 	Target string `json:"target,omitempty"` // rename, symlink, link, readlink, realpath
 	Bytes  int64  `json:"bytes,omitempty"`
 	// SHA256 is of the whole file when it was read or written once from start to end in
-	// order, else empty.
+	// order; or, with the last of several handles, of the file as it then was, when as
+	// many bytes as it has went through them; else empty.
 	SHA256 string `json:"sha256,omitempty"`
 	Error  string `json:"error,omitempty"`
 }

@@ -64,6 +64,7 @@ type conn struct {
 
 	held atomic.Pointer[chan struct{}] // closed when output may flow again; nil while it does
 
+	pieces     pieces       // files that go through several handles of sftp
 	agentMu    sync.Mutex   // one session at a time asks for the agent; before mu
 	noMore     atomic.Bool  // the client will open no more sessions
 	limitNotes atomic.Int32 // notes about limits in the recording

@@ -58,6 +58,8 @@ type sftpHandle struct {
 	next  int64     // where the next sequential access would be
 	sum   hash.Hash // nil once the access was not sequential
 	err   string    // the first error of a read or write
+	key   pieceKey  // of piece
+	piece *piece    // nil: nothing that has a sum
 }
 
 func (s *channel) requestSFTP() bool {
@@ -597,6 +599,7 @@ func (v *sftpServer) open(id uint32, p payload) error {
 	// file's content.
 	if h.read != h.write && !h.apend {
 		h.sum = sha256.New()
+		v.s.c.pieces.opened(h)
 	}
 	v.put(id, h)
 	return nil
@@ -679,7 +682,8 @@ func (h *sftpHandle) failed(err error) {
 }
 
 // close closes a handle and makes the event of what was moved through it. There is a sum
-// if the bytes went in order from the first, and the file now ends where they did.
+// if the bytes went in order from the first, and the file now ends where they did; else
+// the last handle may bring one (pieces).
 func (v *sftpServer) close(name string) error {
 	h := v.handles[name]
 	if h == nil {
@@ -697,6 +701,9 @@ func (v *sftpServer) close(name string) error {
 		if st, err := h.file.Stat(); err == nil && st.Size() == h.next {
 			f.SHA256 = hex.EncodeToString(h.sum.Sum(nil))
 		}
+	}
+	if sum := v.s.c.pieces.closing(h, f.SHA256 != ""); sum != "" {
+		f.SHA256 = sum
 	}
 	err := h.file.Close()
 	return v.record(f, err)

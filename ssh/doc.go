@@ -12,7 +12,7 @@
 // long path through four channels of 2 MiB of window each. Measured by TestLongPath, 64 MiB
 // over 80 ms and 1 Gbit/s, on a machine with much else to do: 19 MiB/s through one channel,
 // 37 up and 49 down through four; eight brought no more. Bytes that come through several
-// channels reach the far file out of order, which a recording there has to cope with.
+// channels reach the far file out of order; session/sftppieces.go makes their sum for the recording.
 //
 // # Trust boundary
 //
