@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Trace is a decision and every rule that was looked at for it, in the order of asking.
@@ -11,7 +12,12 @@ type Trace struct {
 	Verdict string `json:"verdict"` // accept, check, request, deny; of flows: allow, deny
 	Reason  string `json:"reason"`
 	Say     string `json:"say,omitempty"` // what the person is told
-	Logins  []Step `json:"logins,omitempty"`
+	// At is the time that was asked about; without it hours count as open, and Timed says
+	// that this made a difference to a rule that is about both ends.
+	At     *time.Time `json:"at,omitempty"`
+	Ends   *time.Time `json:"ends,omitempty"` // when the deciding rule stops to count
+	Timed  bool       `json:"timed,omitempty"`
+	Logins []Step     `json:"logins,omitempty"`
 	// Network is about the flow, or about TCP port 22 when a login was asked about.
 	Network []Step `json:"network"`
 }
@@ -38,6 +44,13 @@ func Explain(p *Policy, r Request) Trace {
 	r.Ask = AskLogin
 	d := Evaluate(p, r)
 	t := Trace{Verdict: d.Verdict.String(), Reason: d.Reason, Say: d.Say}
+	if !r.AnyTime && !r.Now.IsZero() {
+		t.At = &r.Now
+		if !d.Ends.IsZero() {
+			ends := d.Ends.In(r.Now.Location())
+			t.Ends = &ends
+		}
+	}
 	if p == nil || !r.Src.Valid() || !r.Dst.Valid() {
 		return t
 	}
@@ -53,6 +66,7 @@ func Explain(p *Policy, r Request) Trace {
 		rule := &p.ssh.rules[i]
 		s := rule.explain(&r.Src, &r.Dst, &asked{account: r.User, uid0: uid0, now: r.Now, anyTime: r.AnyTime, glass: r.BreakGlass})
 		s.Line = p.line(rule.off)
+		t.Timed = t.Timed || r.AnyTime && s.Near() && rule.terms.timed()
 		s.Decides = s.Failed == "" && d.Section == "ssh" && d.Rule == rule.index
 		t.Logins = append(t.Logins, s)
 	}

@@ -105,10 +105,13 @@ func (w *window) open(t time.Time) (end time.Time, ok bool) {
 	return time.Time{}, false
 }
 
+// timed reports whether the rule counts at some times only.
+func (t *terms) timed() bool { return len(t.hours) > 0 || !t.until.IsZero() }
+
 // holds reports whether the rule counts at t, and until when; the zero time is for ever.
 // Windows that follow each other are one.
 func (t *terms) holds(now time.Time) (end time.Time, ok bool) {
-	if len(t.hours) == 0 && t.until.IsZero() {
+	if !t.timed() {
 		return time.Time{}, true
 	}
 	if now.IsZero() || !t.until.IsZero() && !now.Before(t.until) {

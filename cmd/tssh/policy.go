@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"tssh/policy"
 )
@@ -16,7 +17,7 @@ const policyUsage = `usage: tssh policy eval --policy FILE --directory FILE.json
        tssh policy check FILE [--directory FILE.json]
        tssh policy test FILE [--directory FILE.json]
        tssh policy lint FILE [--directory FILE.json]
-       tssh policy explain FILE --directory FILE.json SRC ACCOUNT@HOST | SRC HOST:PORT[/udp]
+       tssh policy explain FILE --directory FILE.json [--at TIME] SRC ACCOUNT@HOST | SRC HOST:PORT[/udp]
        tssh policy who FILE --directory FILE.json [--as ACCOUNT] [--host HOST] [--from LOGIN]
        tssh policy diff OLD NEW --directory FILE.json
 (all but eval take --json; tsshub policy directory prints the mesh's directory)
@@ -77,6 +78,7 @@ type policyFiles struct {
 	json              bool
 	rest              []string // what follows the file
 	who               policy.WhoQuery
+	at                time.Time // zero: hours count as open
 }
 
 // policyArgs is how many arguments follow the file, and whether a directory is needed.
@@ -94,6 +96,11 @@ func parsePolicyArgs(verb string, args []string) (policyFiles, error) {
 	switch verb {
 	case "eval":
 		fs.StringVar(&f.policy, "policy", "", "")
+	case "explain":
+		fs.Func("at", "", func(s string) (err error) {
+			f.at, err = parseAt(s, time.Now())
+			return err
+		})
 	case "who":
 		fs.StringVar(&f.who.Account, "as", "", "")
 		fs.StringVar(&f.who.Host, "host", "", "")
@@ -133,6 +140,26 @@ func parsePolicyArgs(verb string, args []string) (policyFiles, error) {
 		f.policy, f.rest = rest[0], rest[1:]
 	}
 	return f, nil
+}
+
+// parseAt reads the time of --at: with its zone, in local time, as a time of today, or now.
+func parseAt(s string, now time.Time) (time.Time, error) {
+	if s == "now" {
+		return now, nil
+	}
+	if t, err := time.Parse(time.RFC3339, s); err == nil {
+		return t, nil
+	}
+	for _, layout := range []string{"2006-01-02 15:04", "2006-01-02T15:04", "2006-01-02 15:04:05", time.DateOnly} {
+		if t, err := time.ParseInLocation(layout, s, now.Location()); err == nil {
+			return t, nil
+		}
+	}
+	if t, err := time.ParseInLocation("15:04", s, now.Location()); err == nil {
+		y, m, d := now.Date()
+		return time.Date(y, m, d, t.Hour(), t.Minute(), 0, 0, now.Location()), nil
+	}
+	return time.Time{}, fmt.Errorf("%q is no time: 2027-01-31T18:00:00+01:00, \"2027-01-31 18:00\", 18:00 or now", s)
 }
 
 // load reads both files and prints what is wrong with them; ok is false then.

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"tssh/policy"
 )
@@ -90,7 +91,7 @@ func policyExplain(f policyFiles, _ io.Reader, stdout, stderr io.Writer) int {
 	if !ok {
 		return 1
 	}
-	t, err := trace(p, d, f.rest[0], f.rest[1])
+	t, err := trace(p, d, f.rest[0], f.rest[1], f.at)
 	if err != nil {
 		fmt.Fprintf(stderr, "tssh: error: %s\n", err)
 		return 1
@@ -99,6 +100,16 @@ func policyExplain(f policyFiles, _ io.Reader, stdout, stderr io.Writer) int {
 		return writeJSON(stdout, stderr, t)
 	}
 	fmt.Fprintf(stdout, "%s: %s\n", t.Verdict, t.Reason)
+	switch {
+	case t.At != nil:
+		fmt.Fprintf(stdout, "at %s", t.At.Format("Mon 2006-01-02 15:04:05 -07:00"))
+		if t.Ends != nil {
+			fmt.Fprintf(stdout, ", and until %s", t.Ends.Format("Mon 2006-01-02 15:04:05 -07:00"))
+		}
+		fmt.Fprintln(stdout)
+	case t.Timed:
+		fmt.Fprintln(stdout, "at some time: a rule has hours or until, and --at TIME says how it is at that time")
+	}
 	if t.Say != "" {
 		fmt.Fprintf(stdout, "the person is told: %s\n", t.Say)
 	}
@@ -147,7 +158,7 @@ func printSteps(w io.Writer, steps []policy.Step) {
 }
 
 // trace reads the two ends as people write them.
-func trace(p *policy.Policy, d *policy.Directory, from, to string) (policy.Trace, error) {
+func trace(p *policy.Policy, d *policy.Directory, from, to string, now time.Time) (policy.Trace, error) {
 	src, srcAddr, err := endOf(d, from)
 	if err != nil {
 		return policy.Trace{}, err
@@ -161,7 +172,7 @@ func trace(p *policy.Policy, d *policy.Directory, from, to string) (policy.Trace
 		if err != nil {
 			return policy.Trace{}, fmt.Errorf("%s", strings.TrimPrefix(err.Error(), "policy: "))
 		}
-		r := policy.Request{Src: src, SrcAddr: srcAddr, Dst: dst, DstAddr: dstAddr, User: user, UIDUnknown: true, AnyTime: true}
+		r := policy.Request{Src: src, SrcAddr: srcAddr, Dst: dst, DstAddr: dstAddr, User: user, UIDUnknown: true, AnyTime: now.IsZero(), Now: now}
 		for _, n := range d.Nodes {
 			if uid, known := n.LocalUsers[account]; known && n.Name == dst.Name {
 				r.UID, r.UIDUnknown = uid, false
