@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // manyRoots is how many people a rule may let in as root before lint asks about it.
@@ -16,9 +17,9 @@ const maxLooks = 20_000_000
 // another one hides, root for many, tags that lead to root, names that nothing uses. All
 // are warnings at their place in the file. A directory says who and what there is; without
 // one the names in the file stand for people and machines.
-func Lint(p *Policy, d *Directory) []Problem {
+func Lint(p *Policy, d *Directory, now time.Time) []Problem {
 	r := newReport(p.name, p.text)
-	l := &linter{report: r, p: p, d: d, real: d != nil}
+	l := &linter{report: r, p: p, d: d, real: d != nil, now: now}
 	f := newFile(p.name, p.text)
 	if v, ok := parseText(f.report, p.text); ok {
 		f.readFile(v)
@@ -38,6 +39,7 @@ func Lint(p *Policy, d *Directory) []Problem {
 	l.escalation()
 	l.unused(f)
 	l.untested()
+	l.terms()
 	return r.sorted()
 }
 
@@ -48,6 +50,7 @@ type linter struct {
 	real  bool // the directory is the mesh's, not made from the file
 	rules []netRule
 	all   []*class
+	now   time.Time
 }
 
 // imagined is a directory of everybody that the file names, two machines each, one machine
@@ -132,8 +135,7 @@ func (l *linter) logins() {
 					if s.Failed != "" {
 						continue
 					}
-					j, _ := l.p.ssh.find(&src.id, &dst.id, &q)
-					if j != i {
+					if j := l.before(i, src, dst, &q); j >= 0 {
 						hidden[i] = j
 						continue
 					}
@@ -156,8 +158,8 @@ func (l *linter) logins() {
 		case hidden[i] >= 0:
 			other := &l.p.ssh.rules[hidden[i]]
 			why := ""
-			if other.check && !r.check {
-				why = "; check rules are asked before accept rules"
+			if kinds := [...]string{"check", "accept", "request", "break-glass"}; other.rank() < r.rank() {
+				why = fmt.Sprintf("; %s rules are asked before %s rules", kinds[other.rank()], kinds[r.rank()])
 			}
 			l.warnf(r.off, "%s never decides: ssh[%d] on line %d is asked first and has the same logins%s", rule, other.index, l.p.line(other.off), why)
 		case ends[i]:
@@ -166,6 +168,21 @@ func (l *linter) logins() {
 			l.warnf(r.off, "%s never matches: the mesh has nobody for its src and its dst", rule)
 		}
 	}
+}
+
+// before gives a rule that takes the login away from rule i at all times, or -1. One that
+// counts at some times only does not, nor does any from a rule for when the glass is broken.
+func (l *linter) before(i int, src, dst *class, q *asked) int {
+	if l.p.ssh.rules[i].terms.BreakGlass {
+		return -1
+	}
+	for j := range l.p.ssh.rules[:i] {
+		r := &l.p.ssh.rules[j]
+		if !r.terms.timed() && r.explain(&src.id, &dst.id, q).Failed == "" {
+			return j
+		}
+	}
+	return -1
 }
 
 // maxPairs bounds how many pairs of people and machines NoWay looks at.
@@ -315,7 +332,7 @@ func (l *linter) edges(i int, spec portSpec) []uint16 {
 func (l *linter) roots() {
 	for i := range l.p.ssh.rules {
 		r := &l.p.ssh.rules[i]
-		if !r.users.root || r.check || r.own && len(tagsOf(r.dst)) == 0 {
+		if !r.users.root || r.check || r.request || r.terms.BreakGlass || r.own && len(tagsOf(r.dst)) == 0 {
 			continue // one's own devices are one's own
 		}
 		for _, s := range r.src {
@@ -364,6 +381,7 @@ func (l *linter) escalation() {
 // unused tells names that are defined and used nowhere, groups without members and, with a
 // directory, logins that the mesh does not have.
 func (l *linter) unused(f *file) {
+	l.strangers(f)
 	text := string(l.p.text)
 	used := func(quoted string) bool { return strings.Count(text, quoted) > 1 }
 	for _, name := range sortedKeys(l.p.names.groups) {
@@ -387,6 +405,16 @@ func (l *linter) unused(f *file) {
 		if !used(string(t.tag)) {
 			off := strings.Index(text, string(t.tag))
 			l.warnf(off, "%s is used nowhere", t.tag)
+		}
+	}
+	for _, name := range slices.Concat(sortedKeys(l.p.names.ipsets), sortedKeys(f.postures)) {
+		if !used(name) {
+			l.warnf(strings.Index(text, name), "%s is used nowhere", name)
+		}
+	}
+	for _, name := range sortedKeys(l.p.names.hosts) {
+		if !used(name) {
+			l.warnf(strings.Index(text, `"`+name+`"`), "hosts: %q is used nowhere", name)
 		}
 	}
 }

@@ -3,10 +3,13 @@ package policy
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
 )
+
+var lintNow = time.Date(2026, 7, 6, 12, 0, 0, 0, time.UTC)
 
 // TestLint holds each policy of testdata/lint to exactly what is found in it; the section
 // directory, where there is one, is the mesh.
@@ -32,7 +35,7 @@ func TestLint(t *testing.T) {
 			t.Fatalf("%s: %v", file, problems)
 		}
 		var got strings.Builder
-		for _, q := range Lint(p, d) {
+		for _, q := range Lint(p, d, lintNow) {
 			got.WriteString(q.Error() + "\n")
 		}
 		if *update {
@@ -48,15 +51,15 @@ func TestLint(t *testing.T) {
 // TestLintIsQuiet wants nothing said of a policy that is as it should be, and no panic on
 // any other.
 func TestLintIsQuiet(t *testing.T) {
-	p := team(t, `["root", "autogroup:nonroot"]`, `["autogroup:nonroot"]`, `"80,443"`, `"22,80,443"`, `"users": ["root"], "checkPeriod": "30m"`, `"users": ["deploy"], "checkPeriod": "30m"`,
+	p := team(t, `["root", "autogroup:nonroot"]`, `["www"]`, `"80,443"`, `"22,80,443"`, `"users": ["root"], "checkPeriod": "30m"`, `"users": ["deploy"], "checkPeriod": "30m"`,
 		`"tag:web:80,443"`, `"tag:web:22,80,443"`)
 	for _, d := range []*Directory{nil, teamDirectory(t)} {
-		for _, q := range Lint(p, d) {
+		for _, q := range Lint(p, d, lintNow) {
 			t.Errorf("with a directory %v: %s", d != nil, q.Error())
 		}
 	}
 	for seed := range uint64(30) {
-		Lint(randomPolicy(t, seed), nil)
-		Lint(randomPolicy(t, seed), worldDirectory(t))
+		Lint(randomPolicy(t, seed), nil, lintNow)
+		Lint(randomPolicy(t, seed), worldDirectory(t), lintNow)
 	}
 }

@@ -69,7 +69,7 @@ func policyLint(f policyFiles, _ io.Reader, stdout, stderr io.Writer) int {
 		return 1
 	}
 	if p != nil {
-		problems = append(problems, policy.Lint(p, d)...)
+		problems = append(problems, policy.Lint(p, d, time.Now())...)
 	}
 	if f.json {
 		out, _ := problemsOf(problems)
