@@ -58,20 +58,17 @@ func Evaluate(p *Policy, r Request) Decision {
 	return d
 }
 
-// login decides whether Src may be in on Dst as User.
+// login decides whether Src may be in on Dst as User. It does not allocate.
 func (p *Policy) login(r *Request) Decision {
 	src, ok := at(&r.Src, r.SrcAddr, false)
 	if !ok || !src.own {
 		return Decision{Rule: -1, Reason: "no-identity: the source address is not the node's own", Say: "this mesh does not know who you are"}
 	}
-	denied := func(reason string) Decision {
-		return Decision{Rule: -1, Reason: reason, Say: "policy does not let " + plain(r.Src.Who()) + " log in as " + plain(string(r.User)) + " on " + plain(r.Dst.Name)}
-	}
 	if r.User == "" {
-		return denied("no-login: no account was named")
+		return Decision{Rule: -1, Reason: "no-login: no account was named", lacks: lacksRule}
 	}
 	if !p.hasSSH {
-		return denied("no-section: the policy has no ssh section, so nobody may log in")
+		return Decision{Rule: -1, Reason: "no-section: the policy has no ssh section, so nobody may log in", lacks: lacksRule}
 	}
 	uid0 := r.UID == 0
 	if r.UIDUnknown {
@@ -81,24 +78,19 @@ func (p *Policy) login(r *Request) Decision {
 	if i < 0 {
 		switch missing {
 		case missUser:
-			return denied("no-login: ssh rules reach this host from this source, but none for this account")
+			return Decision{Rule: -1, Reason: "no-login: ssh rules reach this host from this source, but none for this account", lacks: lacksRule}
 		case missHours:
-			d := denied("no-hours: ssh rules would allow this, but not at this time")
-			d.Say += " at this time"
-			return d
+			return Decision{Rule: -1, Reason: "no-hours: ssh rules would allow this, but not at this time", lacks: lacksTime}
 		case missPosture:
-			return denied("no-posture: ssh rules would allow this, but the source does not show the posture they ask for")
+			return Decision{Rule: -1, Reason: "no-posture: ssh rules would allow this, but the source does not show the posture they ask for", lacks: lacksRule}
 		}
-		return denied("no-rule: no ssh rule has this source and this destination")
+		return Decision{Rule: -1, Reason: "no-rule: no ssh rule has this source and this destination", lacks: lacksRule}
 	}
 	rule := &p.ssh.rules[i]
 	if !r.SSHOnly {
 		dst, ok := at(&r.Dst, r.dialled(src.addr), true)
 		if !ok || p.net.find(&src, &dst, protoTCP, 22) < 0 {
-			return Decision{
-				Rule: -1, Reason: "no-network: " + rule.reason + " has this login, but no acl or grant allows TCP port 22",
-				Say: "no network rule lets you reach port 22 of " + plain(r.Dst.Name),
-			}
+			return Decision{Rule: -1, Reason: rule.noWay, lacks: lacksNetwork}
 		}
 	}
 	d := Decision{
@@ -116,6 +108,33 @@ func (p *Policy) login(r *Request) Decision {
 		d.Say = "this login needs a check, which this host cannot do yet"
 	}
 	return d
+}
+
+// lack is what a denied login misses, for Sentence.
+type lack uint8
+
+const (
+	lacksNothing lack = iota
+	lacksRule
+	lacksTime
+	lacksNetwork
+)
+
+// Sentence is what the person who asked r is told of the decision: Say, or of a login
+// that is denied a sentence with their own name in it. It is made here, and not with each
+// decision, since most are never told to anybody.
+func (d Decision) Sentence(r Request) string {
+	switch {
+	case d.Say != "" || d.Verdict != Deny || d.lacks == lacksNothing:
+		return d.Say
+	case d.lacks == lacksNetwork:
+		return "no network rule lets you reach port 22 of " + plain(r.Dst.Name)
+	}
+	say := "policy does not let " + plain(r.Src.Who()) + " log in as " + plain(string(r.User)) + " on " + plain(r.Dst.Name)
+	if d.lacks == lacksTime {
+		say += " at this time"
+	}
+	return say
 }
 
 // over decides who may watch, join or end a session: the person whose it is, and those

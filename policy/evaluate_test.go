@@ -58,7 +58,7 @@ func TestFailClosed(t *testing.T) {
 	} {
 		r := good
 		bad(&r)
-		if d := Evaluate(p, r); d.Verdict != Deny || d.Say == "" || d.Reason == "" || d.Rule != -1 {
+		if d := Evaluate(p, r); d.Verdict != Deny || d.Sentence(r) == "" || d.Reason == "" || d.Rule != -1 {
 			t.Errorf("%s: %+v", name, d)
 		}
 	}
@@ -110,8 +110,21 @@ func TestSay(t *testing.T) {
 		{p, Request{Ask: AskLogin, Src: alice, Dst: web, User: "a\x1b[31m\xff\u202e"}, "policy does not let alice@example.com log in as a?[31m?? on web"},
 	} {
 		d := Evaluate(c.p, c.r)
-		if d.Say != c.want || d.Verdict == Accept {
-			t.Errorf("%v %s: %v %q, want %q", c.r.Ask, c.r.User, d.Verdict, d.Say, c.want)
+		if say := d.Sentence(c.r); say != c.want || d.Verdict == Accept {
+			t.Errorf("%v %s: %v %q, want %q", c.r.Ask, c.r.User, d.Verdict, say, c.want)
+		}
+	}
+}
+
+// TestDecisionsDoNotAllocate: a host decides for whoever knocks, as often as they do.
+func TestDecisionsDoNotAllocate(t *testing.T) {
+	p := mustParse(t, []byte(smallPolicy))
+	for _, r := range []Request{
+		{Ask: AskLogin, Src: alice, Dst: web, User: "deploy", UID: 1000}, {Ask: AskLogin, Src: alice, Dst: web, User: "root"},
+		{Ask: AskLogin, Src: web, Dst: alice, User: "root"}, {Ask: AskLogin, Src: bob, Dst: web, User: "deploy", UID: 1000}, {Ask: AskPTY, Src: alice, Dst: web, User: "deploy", UID: 1000},
+	} {
+		if n := testing.AllocsPerRun(100, func() { Evaluate(p, r) }); n != 0 {
+			t.Errorf("%s as %s on %s: %v allocations", r.Src.Name, r.User, r.Dst.Name, n)
 		}
 	}
 }
@@ -128,7 +141,7 @@ func TestAsks(t *testing.T) {
 			t.Errorf("ask %d: %+v", ask, d)
 		}
 		r.User = "root"
-		if d := Evaluate(p, r); d.Verdict != Deny || !strings.HasPrefix(d.Say, "policy does not let") {
+		if d := Evaluate(p, r); d.Verdict != Deny || !strings.HasPrefix(d.Sentence(r), "policy does not let") {
 			t.Errorf("ask %d without a login: %+v", ask, d)
 		}
 		r.Src, r.User = bob, "deploy"

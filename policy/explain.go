@@ -43,7 +43,7 @@ func (s Step) Near() bool { return s.Failed != "src" && s.Failed != "dst" }
 func Explain(p *Policy, r Request) Trace {
 	r.Ask = AskLogin
 	d := Evaluate(p, r)
-	t := Trace{Verdict: d.Verdict.String(), Reason: d.Reason, Say: d.Say}
+	t := Trace{Verdict: d.Verdict.String(), Reason: d.Reason, Say: d.Sentence(r)}
 	if !r.AnyTime && !r.Now.IsZero() {
 		t.At = &r.Now
 		if !d.Ends.IsZero() {

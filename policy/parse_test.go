@@ -197,3 +197,12 @@ func FuzzQuery(f *testing.F) {
 		}
 	})
 }
+
+func mustParse(tb testing.TB, text []byte) *Policy {
+	tb.Helper()
+	p, problems := Parse("policy.hujson", text)
+	if p == nil {
+		tb.Fatal(problems)
+	}
+	return p
+}

@@ -76,9 +76,10 @@ type Request struct {
 // Decision is the answer to a Request. The zero Decision denies.
 type Decision struct {
 	Verdict Verdict
+	lacks   lack
 	Rule    int    // index of the deciding rule in its section, -1 when none did
 	Section string // "ssh", "acls", "grants" or ""
-	Say     string // one sentence for the person, names nobody else and no rule
+	Say     string // one sentence for the person, names nobody else and no rule; Sentence has it for a denied login
 	Reason  string // for the log: which rule decided or what was missing
 
 	AcceptEnv       []string

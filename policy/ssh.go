@@ -20,6 +20,7 @@ type sshRule struct {
 	posture []*posture
 	users   users
 	reason  string
+	noWay   string // the reason of a denial when the network lacks a rule
 
 	acceptEnv       []string
 	recorder        []Tag
@@ -82,6 +83,7 @@ func newSSHTable(rules []sshRule) *sshTable {
 	t.dst = newSide(len(rules), func(i int) []selector { return tagsOf(rules[i].dst) })
 	t.own = make(bits, t.src.words)
 	for i := range rules {
+		rules[i].noWay = "no-network: " + rules[i].reason + " has this login, but no acl or grant allows TCP port 22"
 		if rules[i].own {
 			t.own.set(i)
 		}

@@ -36,14 +36,15 @@ func (l *link) decide(user policy.LocalUser, uid uint32) (policy.Decision, strin
 	if !ok {
 		return policy.Decision{Rule: -1, Reason: "the peer is not the node it was"}, sayGone
 	}
-	d := policy.Evaluate(l.s.cfg.Policy(), l.request(policy.AskLogin, src, user, uid, ""))
+	r := l.request(policy.AskLogin, src, user, uid, "")
+	d := policy.Evaluate(l.s.cfg.Policy(), r)
 	switch {
 	case d.Verdict == policy.Check:
 		return d, sayCheck
 	case d.Verdict == policy.Approval:
 		return d, sayApproval
 	case d.Verdict != policy.Accept:
-		return d, orElse(d.Say, sayDenied(user, l.s.cfg.Self().Name))
+		return d, orElse(d.Sentence(r), sayDenied(user, l.s.cfg.Self().Name))
 	}
 	switch t := d.Terms(); {
 	case t.Record == policy.RecordRemote && l.s.cfg.ShipNow == nil && !l.opened():
@@ -299,9 +300,10 @@ func (l *link) may(a ask) string {
 	if !ok {
 		return sayGone
 	}
-	d := policy.Evaluate(l.s.cfg.Policy(), l.request(control.KindAsk(a.Kind), src, l.grant.user, l.grant.account.UID, a.Target))
+	r := l.request(control.KindAsk(a.Kind), src, l.grant.user, l.grant.account.UID, a.Target)
+	d := policy.Evaluate(l.s.cfg.Policy(), r)
 	if d.Verdict != policy.Accept {
-		return orElse(d.Say, sayChannelRevoked)
+		return orElse(d.Sentence(r), sayChannelRevoked)
 	}
 	return ""
 }

@@ -267,7 +267,7 @@ func (d *Daemon) why(_ context.Context, r localapi.WhyRequest) (localapi.Why, er
 		q.SrcAddr = nm.SelfAddrs[0]
 	}
 	dec := policy.Evaluate(nm.Policy, q)
-	w := localapi.Why{Verdict: dec.Verdict.String(), Say: dec.Say, Reason: dec.Reason, Section: dec.Section, Host: p.Name, User: r.User}
+	w := localapi.Why{Verdict: dec.Verdict.String(), Say: dec.Sentence(q), Reason: dec.Reason, Section: dec.Section, Host: p.Name, User: r.User}
 	if dec.Verdict != policy.Deny {
 		w.Terms = dec.Words()
 	}
