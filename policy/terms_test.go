@@ -96,7 +96,7 @@ func TestHours(t *testing.T) {
 	} {
 		d := ruleWith(t, c.fields, at(c.now))
 		if c.ends == "" {
-			if d.Verdict != Deny || !strings.HasPrefix(d.Reason, "no-hours") || !strings.HasSuffix(d.Say, "at this time") {
+			if d.Verdict != Deny || !strings.HasPrefix(d.Reason, "no-hours") || !strings.HasSuffix(d.Sentence(Request{}), "at this time") {
 				t.Errorf("%s at %s: %+v", c.fields, c.now, d)
 			}
 			continue
