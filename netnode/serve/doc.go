@@ -37,7 +37,8 @@
 //
 //	421  Host is none of the node's names or addresses (a name that was rebound)
 //	403  changes something, or opens a WebSocket, for a page of another site: Origin is not the
-//	     node's, at any port, or Sec-Fetch-Site is not same-origin or none
+//	     node's, at any port (of a machine with tags: at one that the same person serves), or
+//	     Sec-Fetch-Site is not same-origin or none
 //	501  an upgrade to something else than websocket: after h2c, requests would pass unseen
 //	405  CONNECT
 //	502  the program does not answer

@@ -161,7 +161,7 @@ func (h *handler) refuse(r *http.Request) (int, string) {
 	origins := r.Header["Origin"]
 	if len(origins) > 0 {
 		u, err := url.Parse(origins[0])
-		if len(origins) != 1 || err != nil || u.Scheme != "http" && u.Scheme != "https" || !h.own(u.Host) {
+		if len(origins) != 1 || err != nil || u.Scheme != "http" && u.Scheme != "https" || !h.ownPage(u) {
 			return http.StatusForbidden, "a page of another site may not do that here"
 		}
 		return 0, ""
@@ -184,6 +184,32 @@ func (h *handler) own(host string) bool {
 	}
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
 	return name != "" && (name == self.Name || name == self.Name+"."+mesh+".internal")
+}
+
+// ownPage reports whether a page is this node's. On a person's computer that is any port: what
+// is developed there has its parts at several. On a machine with tags others than those who may
+// serve have accounts, and listen for the mesh too: there it is a port that the same person serves.
+func (h *handler) ownPage(u *url.URL) bool {
+	if !h.own(u.Host) {
+		return false
+	}
+	if self, _ := h.m.Self(); self.User != "" {
+		return true
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && (uint16(n) == h.p.Port.Port || h.p.s.serves(uint16(n), h.p.UID))
+}
+
+// serves reports whether the port is served for uid.
+func (s *Server) serves(port uint16, uid int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.ports[port]
+	return p != nil && p.UID == uid
 }
 
 // upgrades is the protocol that a request wants to change to.
