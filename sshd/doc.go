@@ -65,6 +65,13 @@
 // turns, connect and run true: least 11.9 ms with it and 16.1 ms without, median 25.2 and
 // 30.9. It costs the memory of one process that sleeps.
 //
+// What a connection costs while nothing happens is 2 MiB of its process, of which 0.2 are
+// in use: the rest is Go's runtime, stacks and half-filled spans. Collecting after the login
+// and giving memory back was tried and gained nothing (2.20 MiB without, 2.39 with). The
+// monitor had 200 KiB for each, and has about 65: no buffer waits for a message
+// (session/control), and a screen has rows where something was drawn (recording/term). 200
+// sessions with terminals: 41 MiB before, 14.5 after.
+//
 // # Surviving the daemon
 //
 // A connection on a kernel TCP socket goes on when the daemon stops. For each there is a

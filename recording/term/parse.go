@@ -243,7 +243,8 @@ func (t *Term) escape(inter, c byte) {
 		if c == '8' { // alignment test
 			t.work += t.area()
 			t.cursor.pen = pen{}
-			for _, row := range t.cur.rows {
+			for y := range t.cur.rows {
+				row := t.cur.row(y)
 				for x := range row {
 					row[x] = cell{r: 'E', width: 1}
 				}

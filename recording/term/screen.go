@@ -53,18 +53,48 @@ type cursor struct {
 	shift   int     // which of them
 }
 
-// screen is one of the two buffers.
+// screen is one of the two buffers. Rows that nothing was drawn in yet are one and the same,
+// which is never written to: a terminal that says little costs little.
 type screen struct {
 	rows  [][]cell
+	blank []cell
 	saved cursor
 }
 
 func newScreen(cols, rows int) *screen {
-	s := &screen{rows: make([][]cell, rows)}
+	s := &screen{rows: make([][]cell, rows), blank: newRow(cols, pen{})}
 	for y := range s.rows {
-		s.rows[y] = newRow(cols, pen{})
+		s.rows[y] = s.blank
 	}
 	return s
+}
+
+func (s *screen) shared(row []cell) bool { return &row[0] == &s.blank[0] }
+
+// row is a row to draw in.
+func (s *screen) row(y int) []cell {
+	if s.shared(s.rows[y]) {
+		s.rows[y] = newRow(len(s.blank), pen{})
+	}
+	return s.rows[y]
+}
+
+// filled is a row of blanks, made of this one.
+func (s *screen) filled(row []cell, p pen) []cell {
+	switch {
+	case !s.shared(row):
+		fill(row, p)
+	case p.blank() != (pen{}).blank():
+		return newRow(len(row), p)
+	}
+	return row
+}
+
+// wipe makes rows [from, to) blank.
+func (s *screen) wipe(from, to int, p pen) {
+	for y := from; y < to; y++ {
+		s.rows[y] = s.filled(s.rows[y], p)
+	}
 }
 
 func newRow(cols int, p pen) []cell {
@@ -118,28 +148,21 @@ func (s *screen) scroll(top, bottom, n int, p pen) {
 	region := s.rows[top : bottom+1]
 	switch {
 	case n >= height || -n >= height:
-		for _, row := range region {
-			fill(row, p)
-		}
+		s.wipe(top, bottom+1, p)
 	case n == 1: // the usual case, without a temporary
 		first := region[0]
 		copy(region, region[1:])
-		region[height-1] = first
-		fill(first, p)
+		region[height-1] = s.filled(first, p)
 	case n > 0:
 		out := append([][]cell(nil), region[:n]...)
 		copy(region, region[n:])
 		copy(region[height-n:], out)
-		for _, row := range out {
-			fill(row, p)
-		}
+		s.wipe(bottom+1-n, bottom+1, p)
 	default:
 		out := append([][]cell(nil), region[height+n:]...)
 		copy(region[-n:], region)
 		copy(region, out)
-		for _, row := range out {
-			fill(row, p)
-		}
+		s.wipe(top, top-n, p)
 	}
 }
 
@@ -149,10 +172,10 @@ func (s *screen) resize(cols, rows, y int) (dropped int) {
 	if dropped = max(0, y-rows+1); dropped > 0 {
 		s.rows = s.rows[dropped:]
 	}
-	next := make([][]cell, rows)
+	next, blank := make([][]cell, rows), newRow(cols, pen{})
 	for i := range next {
-		if i >= len(s.rows) {
-			next[i] = newRow(cols, pen{})
+		if i >= len(s.rows) || s.shared(s.rows[i]) {
+			next[i] = blank
 			continue
 		}
 		row := newRow(cols, pen{})
@@ -160,6 +183,6 @@ func (s *screen) resize(cols, rows, y int) (dropped int) {
 		mend(row, n, n)
 		next[i] = row
 	}
-	s.rows = next
+	s.rows, s.blank = next, blank
 	return dropped
 }

@@ -41,10 +41,10 @@ func (t *Term) csiPlain(final byte) {
 	case '@', 'I', 'K', 'P', 'X', 'Z', 'b':
 		t.work += int64(t.cols)
 	}
-	row := t.cur.rows[c.y]
 	switch final {
 	case '@':
 		n = min(n, t.cols-c.x)
+		row := t.cur.row(c.y)
 		copy(row[c.x+n:], row[c.x:])
 		fill(row[c.x:c.x+n], c.pen)
 		mend(row, c.x, c.x+n)
@@ -85,6 +85,7 @@ func (t *Term) csiPlain(final byte) {
 		c.x, c.wrap = 0, false
 	case 'P':
 		n = min(n, t.cols-c.x)
+		row := t.cur.row(c.y)
 		copy(row[c.x:], row[c.x+n:])
 		fill(row[t.cols-n:], c.pen)
 		mend(row, c.x, t.cols-n)
@@ -98,7 +99,7 @@ func (t *Term) csiPlain(final byte) {
 			c.wrap = false
 		}
 	case 'X':
-		erase(row, c.x, c.x+n, c.pen)
+		erase(t.cur.row(c.y), c.x, c.x+n, c.pen)
 		c.wrap = false
 	case 'Z':
 		t.backTab(n)
@@ -160,15 +161,11 @@ func (t *Term) eraseDisplay(how int) {
 	c := &t.cursor
 	switch how {
 	case 0:
-		erase(t.cur.rows[c.y], c.x, t.cols, c.pen)
-		for _, row := range t.cur.rows[c.y+1:] {
-			fill(row, c.pen)
-		}
+		erase(t.cur.row(c.y), c.x, t.cols, c.pen)
+		t.cur.wipe(c.y+1, t.rows, c.pen)
 	case 1:
-		erase(t.cur.rows[c.y], 0, c.x+1, c.pen)
-		for _, row := range t.cur.rows[:c.y] {
-			fill(row, c.pen)
-		}
+		erase(t.cur.row(c.y), 0, c.x+1, c.pen)
+		t.cur.wipe(0, c.y, c.pen)
 	case 2:
 		t.clear(t.cur)
 	default: // 3 is the scrollback, which is not kept
@@ -179,7 +176,7 @@ func (t *Term) eraseDisplay(how int) {
 
 func (t *Term) eraseLine(how int) {
 	c := &t.cursor
-	row := t.cur.rows[c.y]
+	row := t.cur.row(c.y)
 	switch how {
 	case 0:
 		erase(row, c.x, t.cols, c.pen)

@@ -203,7 +203,7 @@ func (t *Term) put(r rune) {
 		}
 		t.cursor.wrap = false
 	}
-	row := t.cur.rows[t.cursor.y]
+	row := t.cur.row(t.cursor.y)
 	x := t.cursor.x
 	if t.modes&modeInsert != 0 {
 		t.work += int64(t.cols)
@@ -232,7 +232,7 @@ func (t *Term) mark(r rune) {
 	if !t.cursor.wrap {
 		x--
 	}
-	row := t.cur.rows[t.cursor.y]
+	row := t.cur.row(t.cursor.y)
 	if x > 0 && row[x].width == 0 {
 		x--
 	}
@@ -254,7 +254,7 @@ func (t *Term) plain(b []byte) int {
 		t.cursor.x, t.cursor.wrap = 0, false
 		t.lineFeed()
 	}
-	row := t.cur.rows[t.cursor.y]
+	row := t.cur.row(t.cursor.y)
 	x := t.cursor.x
 	n := min(len(b), t.cols-x)
 	for i, c := range b[:n] {
@@ -331,9 +331,7 @@ func (t *Term) showAlt(on bool) {
 		if t.alt == nil {
 			t.alt = newScreen(t.cols, t.rows)
 		}
-		for _, row := range t.alt.rows {
-			fill(row, pen{})
-		}
+		t.alt.wipe(0, t.rows, pen{})
 		t.alt.saved = cursor{}
 		t.cur = t.alt
 	}
@@ -350,7 +348,5 @@ func (t *Term) clear(s *screen) {
 			t.Scrolled(line)
 		}
 	}
-	for _, row := range s.rows {
-		fill(row, t.cursor.pen)
-	}
+	s.wipe(0, len(s.rows), t.cursor.pen)
 }

@@ -153,6 +153,11 @@ func sound(t *testing.T, term *Term) {
 	if c.wrap && (c.x != term.cols-1 || term.modes&modeWrap == 0) {
 		t.Fatalf("waits to wrap at %d", c.x)
 	}
+	for _, c := range term.cur.blank {
+		if c != (pen{}).blank() {
+			t.Fatalf("the row of all empty rows was drawn in: %+v", c)
+		}
+	}
 	for y, row := range term.cur.rows {
 		if len(row) != term.cols {
 			t.Fatalf("row %d has %d cells", y, len(row))

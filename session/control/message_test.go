@@ -7,8 +7,12 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestTable sends every message of the table through its wire form, and lets each side
@@ -114,6 +118,67 @@ func TestSocket(t *testing.T) {
 	conn.Close()
 	if _, _, err := mon.Receive(); err == nil || errors.Is(err, errTooLong) {
 		t.Errorf("after close: %v", err)
+	}
+}
+
+// TestWaiting: a socket that waits for a message costs next to nothing, and a message of
+// more than there may be is refused whole.
+func TestWaiting(t *testing.T) {
+	const n = 100
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	var wg sync.WaitGroup
+	var ends []*Conn
+	for range n {
+		mon, file, err := Pair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := FromFile(file, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ends = append(ends, conn, mon)
+		first := make(chan struct{})
+		wg.Go(func() { // ends with its socket
+			for i := 0; ; i++ {
+				if _, _, err := mon.Receive(); err != nil {
+					return
+				}
+				if i == 0 {
+					close(first)
+				}
+			}
+		})
+		if err := conn.Send(Message{Ask, 1, &AskMsg{Kind: "exec", Target: strings.Repeat("x", 30_000)}}, nil); err != nil {
+			t.Fatal(err)
+		}
+		<-first
+	}
+	if each := (int64(heap()) - int64(before)) / n; each > 16<<10 {
+		t.Errorf("%d bytes for each", each)
+	}
+	for _, c := range ends {
+		c.Close()
+	}
+	wg.Wait()
+
+	mon, file, err := Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mon.Close()
+	defer file.Close()
+	if err := unix.Sendmsg(int(file.Fd()), make([]byte, MaxMessage+1), nil, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := mon.Receive(); !errors.Is(err, errTooLong) {
+		t.Errorf("a message that is too long: %v", err)
 	}
 }
 

@@ -90,10 +90,27 @@ func (c *Conn) Send(m Message, file *os.File) error {
 // Receive waits for one message. Only a Go message may carry a descriptor, which the
 // caller then owns.
 func (c *Conn) Receive() (Message, *os.File, error) {
-	buf := make([]byte, MaxMessage+1)
-	oob := make([]byte, unix.CmsgSpace(4*4))
-	n, oobn, flags, _, err := c.sock.ReadMsgUnix(buf, oob)
+	raw, err := c.sock.SyscallConn()
 	if err != nil {
+		return Message{}, nil, fmt.Errorf("control: %w", err)
+	}
+	// The wait for a message, which is most of a connection's life, holds no buffer.
+	var buf []byte
+	oob := make([]byte, unix.CmsgSpace(4*4))
+	var n, oobn, flags int
+	var rerr error
+	err = raw.Read(func(fd uintptr) bool {
+		n, _, _, _, rerr = recvmsg(int(fd), nil, nil, unix.MSG_PEEK|unix.MSG_TRUNC) // its length
+		if errors.Is(rerr, unix.EAGAIN) {
+			return false
+		}
+		if rerr == nil {
+			buf = make([]byte, min(n, MaxMessage)+1)
+			n, oobn, flags, _, rerr = recvmsg(int(fd), buf, oob, unix.MSG_CMSG_CLOEXEC)
+		}
+		return true
+	})
+	if err = errors.Join(err, rerr); err != nil {
 		return Message{}, nil, fmt.Errorf("control: %w", err)
 	}
 	files, ferr := descriptors(oob[:oobn])
@@ -132,6 +149,16 @@ func (c *Conn) Receive() (Message, *os.File, error) {
 		return m, files[0], nil
 	}
 	return fail(errors.New("control: a descriptor too many"))
+}
+
+// recvmsg is recvmsg(2), which signals do not interrupt.
+func recvmsg(fd int, p, oob []byte, flags int) (n, oobn, got int, from unix.Sockaddr, err error) {
+	for {
+		n, oobn, got, from, err = unix.Recvmsg(fd, p, oob, flags)
+		if !errors.Is(err, unix.EINTR) {
+			return n, oobn, got, from, err
+		}
+	}
 }
 
 // descriptors returns those of a control message. More than two are an error, and all of
