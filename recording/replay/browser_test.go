@@ -90,8 +90,8 @@ func fill(t *testing.T, w *world, clock *time.Time) (ids map[string]string, grow
 		s.json(1, recording.KindExit, recording.Exit{Status: 1}).data(1, recording.KindClose, "")
 	})
 	add("nasty", meta("mallory@example.com", "mallory", "web", start(200*time.Hour)), func(s *script) {
-		s.json(1, recording.KindOpen, recording.Open{Type: "exec", PTY: true, Cols: 90, Rows: 12, Command: "echo '" + nasty + "'"})
-		s.wait(time.Second).data(1, recording.KindOutput, nasty+"\r\n\x1b]0;"+nasty+"\x07\x1b]52;c;aGFja2Vk\x07\x1b]8;;javascript:window.hacked=1\x07click me\x1b]8;;\x07\r\n\x1b[c\x1b[6nend-of-story\r\n")
+		s.json(1, recording.KindOpen, recording.Open{Type: "exec", PTY: true, Cols: 90, Rows: 12, Command: "echo \u202e\x1b[31m'" + nasty + "'"})
+		s.wait(time.Second).data(1, recording.KindOutput, nasty+"\r\n\x1b]0;"+nasty+"\x07\x1b]52;c;aGFja2Vk\x07\x1b]8;;javascript:window.hacked=1\x07click me\x1b]8;;\x07\r\n\xe2\x80").data(1, recording.KindOutput, "\xaeright to left \u2067isolated\u2069 \u05d0\u05d1\u05d2\r\n\x1b[c\x1b[6nend-of-story\r\n")
 		s.wait(time.Second).json(1, recording.KindExit, recording.Exit{Signal: "TERM"}).data(1, recording.KindClose, "")
 	})
 	tagged := meta("", "root", "db1", start(400*time.Hour))

@@ -1,6 +1,8 @@
 // The viewer's API, as recording/replay serves it. Times are seconds since the start of the
 // recording; bytes are base64.
 
+import { revive } from "./format";
+
 // base is what stands before every path; on loopback it is nobody else's to know.
 export const base = (document.querySelector('script[src$="/assets/app.js"]')?.getAttribute("src") ?? "").replace(/\/assets\/app\.js$/, "");
 
@@ -112,7 +114,7 @@ async function ask(path: string, what: RequestInit): Promise<any> {
     }
     throw new Refusal(res.status, words || `The recorder answered ${res.status}.`);
   }
-  return res.json();
+  return JSON.parse(await res.text(), revive);
 }
 
 export function list(q: { text: string; own: boolean; before?: string }, signal?: AbortSignal): Promise<Page> {

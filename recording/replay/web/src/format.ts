@@ -48,3 +48,16 @@ export function wall(start: string, seconds: number): string {
 export function timeOfDay(start: string, seconds: number): string {
   return new Date(new Date(start).getTime() + seconds * 1000).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 }
+
+// visible turns control characters into pictures of themselves, so that text cannot hide or
+// reorder itself.
+export function visible(s: string): string {
+  return s
+    .replace(/\r\n/g, "\n")
+    .replace(/[\x00-\x08\x0b-\x1f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
+    .replace(/\x7f/g, "\u2421")
+    .replace(/[\u0080-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
+}
+
+// revive is for JSON.parse: whatever text comes from a recording, or from a name, is visible from here on.
+export const revive = (_: string, v: unknown) => (typeof v === "string" ? visible(v) : v);

@@ -22,6 +22,7 @@ export async function showList(main: HTMLElement): Promise<void> {
   let next: string | undefined;
   let pending: AbortController | undefined;
   let live = false;
+  let fold: Fold | undefined; // the last one, which older rows may go on
   let pictures = params.get("pics") === "1";
   const pics = h("button", { type: "button", class: "toggle", "aria-pressed": String(pictures), title: "the last screen of each" }, "Pictures");
   // A picture is asked for when its row comes into view.
@@ -44,11 +45,11 @@ export async function showList(main: HTMLElement): Promise<void> {
       replace(rows);
       live = false;
     }
-    let fold: Fold | undefined;
+    if (!older) fold = undefined;
     for (const r of page.recordings) {
       const tr = row(r);
       fold = fold?.takes(r) ? fold : new Fold(r);
-      fold.add(rows, tr);
+      fold.add(rows, tr, r);
       if (pictures) inView.observe(tr);
       live ||= r.live;
     }
@@ -93,6 +94,16 @@ export async function showList(main: HTMLElement): Promise<void> {
     pics.setAttribute("aria-pressed", String(pictures));
     refilter();
   });
+  // Arrows go from row to row.
+  rows.addEventListener("keydown", (e) => {
+    const by = e.key === "ArrowDown" ? 1 : e.key === "ArrowUp" ? -1 : 0;
+    if (!by || e.ctrlKey || e.metaKey || e.altKey) return;
+    const all = [...rows.querySelectorAll<HTMLElement>("tr:not([hidden]) td:first-child a, .fold button")];
+    const to = all[all.indexOf(document.activeElement as HTMLElement) + by];
+    if (!to) return;
+    e.preventDefault();
+    to.focus();
+  });
   document.addEventListener("keydown", (e) => {
     if (e.key === "/" && document.activeElement !== box) {
       e.preventDefault();
@@ -111,37 +122,45 @@ export async function showList(main: HTMLElement): Promise<void> {
   }, REFRESH);
 }
 
-// Fold gathers neighbours that no person typed at: commands and copies of one person on one host
-// as one account. More than three of them are one line until it is opened.
+// Fold gathers neighbours that no person typed at: commands and copies of one person from one machine, which a playbook
+// makes by the hundred. More than three of them are one line until it is opened.
 class Fold {
   private rows: HTMLElement[] = [];
   private head: HTMLElement | undefined;
   private open = false;
+  private hosts = new Set<string>();
+  private failed = 0;
 
   constructor(private first: api.Summary) {}
 
   takes(r: api.Summary): boolean {
     const f = this.first;
     const still = (x: api.Summary) => !x.pty && !x.live && x.type !== "";
-    return still(f) && still(r) && r.who === f.who && r.host === f.host && r.local_user === f.local_user && r.src === f.src;
+    return still(f) && still(r) && r.who === f.who && r.src === f.src;
   }
 
-  add(body: HTMLElement, tr: HTMLElement): void {
+  add(body: HTMLElement, tr: HTMLElement, r: api.Summary): void {
     this.rows.push(tr);
+    this.hosts.add(`${r.local_user}@${r.host}`);
+    if (r.exit && (r.exit.status !== 0 || r.exit.signal)) this.failed++;
     body.append(tr);
-    if (this.rows.length > 3 && !this.open) this.draw();
+    if (this.rows.length > 3) this.draw();
   }
 
   private draw(): void {
     const f = this.first;
+    const hosts = [...this.hosts];
+    const where = hosts.length === 1 ? ` on ${hosts[0]}` : ` on ${hosts.length} hosts`;
+    const failed = this.failed > 0 ? h("span", { class: "badge bad" }, `${this.failed} failed`) : null;
     const button = h("button", { type: "button", "aria-expanded": String(this.open), on: { click: () => { this.open = !this.open; this.draw(); } } },
-      `${this.rows.length} commands and copies of ${f.who || f.src} as ${f.local_user} on ${f.host}`);
-    const head = h("tr", { class: "fold" }, h("td", { colspan: "6" }, button));
+      `${this.rows.length} commands and copies of ${f.who || f.src}${where}`);
+    const focused = this.head?.contains(document.activeElement);
+    const head = h("tr", { class: "fold" }, h("td", { colspan: "6" }, button, " ", failed));
     if (this.head) this.head.replaceWith(head);
     else this.rows[0].before(head);
     this.head = head;
     for (const r of this.rows) r.hidden = !this.open;
-    if (this.open) button.focus();
+    if (focused) button.focus();
   }
 }
 

@@ -1,7 +1,7 @@
 // Views without a terminal: what a command wrote, and what was done to files.
 
 import { add, h, replace } from "./dom";
-import { clock, size } from "./format";
+import { clock, size, visible } from "./format";
 import type { View } from "./view";
 import type { Happening } from "./api";
 
@@ -80,16 +80,6 @@ export class Output implements View {
   dispose(): void {
     this.el.remove();
   }
-}
-
-// visible turns control characters into pictures of themselves, so that text cannot hide or
-// reorder itself.
-function visible(s: string): string {
-  return s
-    .replace(/\r\n/g, "\n")
-    .replace(/[\x00-\x08\x0b-\x1f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
-    .replace(/\x7f/g, "\u2421")
-    .replace(/[\u0080-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
 }
 
 const FILE_OPS: Record<string, string> = { get: "download", put: "upload", remove: "remove", rename: "rename", mkdir: "make folder", rmdir: "remove folder", symlink: "symbolic link", link: "link", setstat: "change attributes", list: "list folder", stat: "look up" };

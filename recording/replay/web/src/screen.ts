@@ -16,6 +16,7 @@ export class Screen implements View {
   private term: Terminal;
   private box: HTMLElement;
   private pending: Uint8Array[] = [];
+  private before = [0, 0]; // the last two bytes
   private aspect = 0.6; // width of a character cell by font size, measured once shown
 
   constructor() {
@@ -73,11 +74,13 @@ export class Screen implements View {
 
   async reset(k: Keyframe | undefined): Promise<void> {
     this.pending = [];
+    this.before = [0, 0];
     await this.drained(); // bytes of before must not arrive after the reset
     this.term.reset();
     if (k) {
       this.resize(k.cols, k.rows);
-      this.term.write(k.data);
+      this.term.write(this.inOrder(k.data));
+      this.before = [0, 0];
     }
   }
 
@@ -85,7 +88,7 @@ export class Screen implements View {
     switch (e.k) {
       case "output":
       case "stderr":
-        if (e.data) this.pending.push(e.data);
+        if (e.data) this.pending.push(this.inOrder(e.data));
         break;
       case "open":
         if (e.j?.cols > 0 && e.j?.rows > 0) this.resize(e.j.cols, e.j.rows);
@@ -95,6 +98,20 @@ export class Screen implements View {
         this.resize(e.j?.cols, e.j?.rows);
         break;
     }
+  }
+
+  // inOrder takes the power from characters that turn text round on a page and do nothing in a terminal: each becomes
+  // another one without width. They may come in pieces.
+  private inOrder(b: Uint8Array): Uint8Array {
+    let out = b;
+    for (let i = 0; i < b.length; i++) {
+      const [x, y, z] = [this.before[0], this.before[1], b[i]];
+      this.before = [y, z];
+      if (x !== 0xe2 || !((y === 0x80 && ((z >= 0xaa && z <= 0xae) || z === 0x8e || z === 0x8f)) || (y === 0x81 && z >= 0xa6 && z <= 0xa9))) continue;
+      if (out === b) out = b.slice();
+      out[i] = y === 0x80 ? 0x8b : 0xa0; // zero width space, word joiner
+    }
+    return out;
   }
 
   flush(): void {

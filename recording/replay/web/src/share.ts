@@ -6,6 +6,7 @@ import "@xterm/xterm/css/xterm.css";
 import "./style.css";
 import * as api from "./api";
 import { h, replace } from "./dom";
+import { revive, visible } from "./format";
 import { showPlayer } from "./player";
 import { bounded } from "./expression";
 import { proof } from "./proof";
@@ -16,7 +17,7 @@ const main = document.getElementById("main")!;
 async function start() {
   const packed = base64(document.getElementById("data")!.textContent!);
   const text = await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
-  const all = JSON.parse(text);
+  const all = JSON.parse(text, revive);
   const file = base64(document.getElementById("tsr")!.textContent!);
   const tsr = new Tsr(file);
   const detail: api.Detail = { ...all.detail, ...claims(tsr), frames: tsr.index };
@@ -42,7 +43,7 @@ async function start() {
 // claims are what the signed description says, whatever else is in the page.
 function claims(tsr: Tsr): Partial<api.Detail> {
   const m = tsr.meta;
-  const s = (x: unknown) => (typeof x === "string" ? x : "");
+  const s = (x: unknown) => (typeof x === "string" ? visible(x) : "");
   return {
     id: s(m.id), start: s(m.start), host: s(m.host), src: s(m.src), who: s(m.login) || (Array.isArray(m.src_tags) ? m.src_tags.map(s).join(" ") : ""),
     local_user: s(m.local_user), uid: Number(m.uid) || 0, rule: s(m.rule), client: s(m.client), mesh: s(m.mesh), src_addr: s(m.src_addr),

@@ -290,7 +290,7 @@ await step("lanes say what happened, to the pointer and to the keyboard", async 
   const lane = (name) => admin.locator(`.lane[data-lane="${name}"]`);
   await lane("forward").waitFor();
   const counts = await admin.locator(".lane").evaluateAll((all) => Object.fromEntries(all.map((x) => [x.dataset.lane, x.dataset.count])));
-  assert.deepEqual(counts, { command: "4", file: "5", forward: "3", event: "2" });
+  assert.deepEqual(counts, { command: "4", file: "5", forward: "3", event: "3" });
   const box = await lane("forward").boundingBox();
   await admin.mouse.move(box.x + box.width * 0.3, box.y + 8);
   await until(async () => assert.match(await admin.locator(".tip").innerText(), /open local db1:5432 from 127.0.0.1:40022, 1 min \d+ s/));
@@ -363,7 +363,10 @@ await step("neighbours without a terminal are folded; pictures on request", asyn
   const hidden = () => admin.locator("tr[data-id][hidden]").count();
   await until(async () => assert.equal(await hidden(), 5));
   await shot(admin, "folded");
-  await admin.locator(".fold button").click();
+  await admin.locator(".fold button").focus();
+  await admin.keyboard.press("ArrowUp");
+  await admin.keyboard.press("ArrowDown");
+  await admin.keyboard.press("Enter");
   await until(async () => assert.equal(await hidden(), 0));
   await admin.getByRole("button", { name: "Pictures" }).click();
   await until(async () => assert.match(await admin.locator(`tr[data-id="${ids.shell}"] .thumb`).innerText(), /all-good-again/));
@@ -478,6 +481,7 @@ await step("recorded text does nothing in a shared page either", async () => {
   await page.waitForSelector(".xterm-rows");
   await page.keyboard.press("End");
   await has(page, "end-of-story");
+  assert.doesNotMatch(await page.locator("body").innerText(), /[\u200e\u200f\u202a-\u202e\u2066-\u2069]/, "characters that turn text round");
   assert.equal(await page.evaluate(() => window.hacked), undefined);
   assert.equal(await page.evaluate(() => document.querySelectorAll("img, iframe").length), 0);
 });
@@ -520,12 +524,15 @@ await step("recorded text is shown and does nothing", async () => {
   await has(admin, "end-of-story");
   assert.ok((await screen(admin)).replaceAll("\u00a0", " ").replaceAll("\n", "").includes("<img src=x onerror="));
   await admin.getByText("click me").first().click({ force: true });
+  assert.ok((await screen(admin)).replaceAll("\u00a0", " ").includes("right to left"));
+  assert.doesNotMatch(await admin.locator("body").innerText(), /[\u200e\u200f\u202a-\u202e\u2066-\u2069]/, "characters that turn text round");
   assert.equal(await admin.evaluate(() => window.hacked), undefined);
   assert.equal(await admin.evaluate(() => document.querySelectorAll("img, iframe, body script").length), 0);
   assert.ok(!(await admin.title()).includes("script"));
   await admin.goto(`${input.admin}/`);
   await admin.waitForSelector("table.list");
-  assert.ok((await admin.locator(`tr[data-id="${ids.nasty}"] code`).innerText()).includes("<script>"));
+  const shown = await admin.locator(`tr[data-id="${ids.nasty}"] code`).innerText();
+  assert.ok(shown.includes("<script>") && shown.startsWith("echo \ufffd\u241b[31m'"), shown);
   assert.equal(await admin.evaluate(() => window.hacked), undefined);
 });
 
