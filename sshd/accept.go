@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -199,21 +198,4 @@ func (l *link) spawn(c net.Conn) error {
 		c.Close() // it is the process's now
 	}
 	return nil
-}
-
-// maxConnLog bounds what connection processes leave in words about themselves.
-const maxConnLog = 1 << 20
-
-// connLog is where connection processes write what goes wrong: they outlive whatever
-// this process writes to.
-func (s *Server) connLog() (*os.File, error) {
-	name := filepath.Join(s.cfg.RunDir, "conn.log")
-	if st, err := os.Stat(name); err == nil && st.Size() > maxConnLog {
-		_ = os.Rename(name, name+".old")
-	}
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("log: %w", err)
-	}
-	return f, nil
 }

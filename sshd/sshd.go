@@ -284,11 +284,16 @@ func (s *Server) watch() {
 		defer close(done)
 		tick := time.NewTicker(reviewEvery)
 		defer tick.Stop()
+		look := time.NewTicker(connLogEvery)
+		defer look.Stop()
 		changed := s.cfg.Changed
 		for {
 			select {
 			case <-ctx.Done():
 				return
+			case <-look.C:
+				s.boundConnLog()
+				continue
 			case _, ok := <-changed:
 				if !ok {
 					changed = nil

@@ -39,8 +39,9 @@ var hostID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
 // CopiesConfig is where copies of other logs live.
 type CopiesConfig struct {
 	Dir string
-	// MaxBytes bounds the copy of one log; 0 is 4 GiB. What does not fit is refused, so that
-	// a host that floods its own log takes room from nobody else.
+	// MaxBytes bounds the copy of one log; 0 is 4 GiB. So a host that floods its own log takes
+	// room from nobody else: where something new does not fit the oldest lines go, if they are
+	// older than keptFor; else what is new is refused until they are.
 	MaxBytes int64
 	// Noted gets what the owner's own log should say about a copy: a gap, no more room. An
 	// error keeps the lines out.
@@ -210,10 +211,14 @@ func (c *Copies) Append(id, name string, after uint64, gap bool, lines []byte) (
 	if err != nil || len(text) == 0 {
 		return h.seq, h.hash, err
 	}
-	if h.total+int64(len(text)) > c.cfg.MaxBytes {
+	room, err := c.makeRoom(h, id, name, int64(len(text)))
+	if err != nil {
+		return h.seq, h.hash, fmt.Errorf("audit: copy of %s: %w", id, err)
+	}
+	if !room {
 		if !h.full {
 			h.full = true
-			if err := c.cfg.Noted(Entry{Kind: "audit.full", Host: name, Text: "there is no more room for the audit log of this host; it keeps what is new itself", Extra: map[string]string{"id": id}}); err != nil {
+			if err := c.cfg.Noted(Entry{Kind: "audit.full", Host: name, Text: "the audit log of this host has filled its room here within " + keptWords + "; the host keeps what is new itself until the oldest is older", Extra: map[string]string{"id": id}}); err != nil {
 				return h.seq, h.hash, err
 			}
 		}
@@ -230,6 +235,7 @@ func (c *Copies) Append(id, name string, after uint64, gap bool, lines []byte) (
 			return h.seq, h.hash, err
 		}
 	}
+	h.full = false
 	if err := c.write(h, id, name, text); err != nil {
 		h.loaded = false // look again at what is there
 		return h.seq, h.hash, fmt.Errorf("audit: copy of %s: %w", id, err)

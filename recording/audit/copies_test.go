@@ -312,6 +312,7 @@ func TestMissingLinesShow(t *testing.T) {
 func TestCopiesAreBounded(t *testing.T) {
 	o := newOwner(t)
 	o.reopen(5000)
+	o.seg = 1000
 	host := mustOpen(t, t.TempDir())
 	fill(t, host, 60)
 	seq := uint64(0)
@@ -330,6 +331,50 @@ func TestCopiesAreBounded(t *testing.T) {
 	}
 	if _, _, err := o.Append("n-db", "db", 0, false, []byte(lineText(t, host)[0])); err != nil {
 		t.Errorf("another host: %v", err)
+	}
+	// Later the oldest may go, and it is said which; a new program finds its way too.
+	o.now = o.now.Add(keptFor + time.Hour)
+	lines := lineText(t, host)
+	for i := int(seq); i < 60; i++ {
+		if i == 50 {
+			o.reopen(5000)
+			o.seg = 1000
+		}
+		o.now = o.now.Add(keptFor / 4)
+		if _, _, err := o.Append("n-web", "web", uint64(i), false, []byte(strings.TrimSuffix(lines[i], "\n")+"\n")); err != nil {
+			t.Fatalf("line %d: %v", i+1, err)
+		}
+	}
+	dir := filepath.Join(o.dir, "copies", "n-web")
+	size := int64(0)
+	names, _ := segments(dir)
+	for _, n := range names {
+		st, err := os.Stat(filepath.Join(dir, n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		size += st.Size()
+	}
+	gone, _, err := dropped(dir)
+	if size > 5000 || gone == 0 || o.noted("audit.dropped") == 0 {
+		t.Errorf("%d bytes, gone up to %d, %d notes", size, gone, o.noted("audit.dropped"))
+	}
+	first := uint64(0)
+	for _, r := range o.all(Filter{Host: "web"}) {
+		if r.FromID == "n-web" && first == 0 {
+			first = r.Seq
+		}
+	}
+	if first != gone+1 {
+		t.Errorf("the first line is %d, gone is %d, %v", first, gone, err)
+	}
+	// What goes without a word is seen.
+	if err := os.Remove(filepath.Join(dir, names[0])); err != nil {
+		t.Fatal(err)
+	}
+	var broken *Broken
+	if err := ReadAll(o.log.Dir(), o.Copies, Filter{}, func(Record) error { return nil }); len(names) < 2 || !errors.As(err, &broken) {
+		t.Errorf("%d segments, one removed: %v", len(names), err)
 	}
 }
 

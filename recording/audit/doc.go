@@ -50,7 +50,10 @@
 // own, the hub's log gets an entry "audit.gap" that says what is missing, and the chain begins
 // again. So a host's root can stop its log, or begin another; what was sent stays, and the break
 // is seen. Whose a line is comes from the key that the host proved; the host that the entry
-// names is only what it says. A copy that reached its bound takes no more ("audit.full").
+// names is only what it says. A copy that reached its bound lets its oldest segment
+// go, with an entry "audit.dropped" before, and dropped.json keeps number and hash of the last
+// line that went; within 30 days it takes no more instead ("audit.full"), so that nobody
+// pushes out of it what was just written.
 //
 // A host keeps what the hub does not have yet, up to a bound: then the oldest segment goes, and
 // "audit.dropped" says so. What the hub has is kept for two segments more.

@@ -29,7 +29,12 @@ func ReadAll(dir string, copies *Copies, filter Filter, fn func(Record) error) e
 			return fmt.Errorf("audit: read: %w", err)
 		}
 		if filter.Host == "" || filter.Host == name || filter.Host == d.Name() {
-			sources = append(sources, &source{c: cursor{dir: sub}, copy: true, host: name, id: d.Name()})
+			s := &source{c: cursor{dir: sub}, copy: true, host: name, id: d.Name()}
+			if s.seq, s.hash, err = dropped(sub); err != nil {
+				return fmt.Errorf("audit: read: %w", err)
+			}
+			s.gone = s.seq
+			sources = append(sources, s)
 		}
 	}
 	var open sourceHeap
@@ -68,7 +73,8 @@ type source struct {
 	host, id string // of a copy
 	seq      uint64
 	hash     Hash
-	gap      bool // the next line need not follow
+	gap      bool   // the next line need not follow
+	gone     uint64 // lines up to here are not given, until the first that is
 
 	rec Record // the entry that it would give next
 	at  time.Time
@@ -95,6 +101,10 @@ func (s *source) next(filter Filter) (bool, error) {
 		if err != nil {
 			return false, s.named(s.c.broken(err.Error()))
 		}
+		if s.gone >= ln.seq && !s.gap { // a crash left the segment
+			continue
+		}
+		s.gone = 0
 		if why := ln.follows(s.seq, s.hash); why != "" && !s.gap {
 			return false, s.named(s.c.broken(why))
 		}
