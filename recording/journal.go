@@ -52,6 +52,7 @@ type Journal struct {
 	dropped  bool         // Drop was called
 	sync     func() error // makes w durable; nil when w is no file
 	unsynced bool         // something was appended since the last Sync
+	onFull   func(error) bool
 }
 
 // NewJournal writes to w. Start is the wall clock time at which the recording began;
@@ -94,6 +95,11 @@ func (j *Journal) Drop() {
 	j.dropped, j.err = true, nil
 }
 
+// OnFull is asked after each write that fails: true tries again. It may wait, and everything
+// that would be appended waits with it. After a write that worked again it is called with nil.
+// To be set before the journal is used.
+func (j *Journal) OnFull(again func(error) bool) { j.onFull = again }
+
 // Dropped reports whether Drop was called.
 func (j *Journal) Dropped() bool {
 	j.mu.Lock()
@@ -128,6 +134,20 @@ func (j *Journal) appendLocked(ch uint32, k Kind, data []byte) error {
 	j.unsynced = true
 	if err == nil && n != len(j.buf) {
 		err = io.ErrShortWrite
+	}
+	for failed := false; ; failed = true {
+		if err == nil || j.onFull == nil || !j.onFull(err) {
+			if err == nil && failed {
+				j.onFull(nil)
+			}
+			break
+		}
+		// What is there of the record is half of it; the rest follows, or the file ends with it.
+		var more int
+		more, err = j.w.Write(j.buf[n:])
+		if n += more; err == nil && n != len(j.buf) {
+			err = io.ErrShortWrite
+		}
 	}
 	if err != nil {
 		j.err = fmt.Errorf("recording: journal: %w", err)

@@ -105,6 +105,63 @@ func TestJournalErrorIsSticky(t *testing.T) {
 	}
 }
 
+// halfFull takes a part of each write while it is full, as a disk does.
+type halfFull struct {
+	full int // writes that fail
+	b    []byte
+}
+
+func (h *halfFull) Write(p []byte) (int, error) {
+	if h.full > 0 {
+		h.full--
+		n := len(p) / 2
+		h.b = append(h.b, p[:n]...)
+		return n, errFull
+	}
+	h.b = append(h.b, p...)
+	return len(p), nil
+}
+
+func TestJournalWaitsForRoom(t *testing.T) {
+	w := &halfFull{}
+	j := NewJournal(w, time.Now())
+	var asked []error
+	j.OnFull(func(err error) bool {
+		asked = append(asked, err)
+		return true
+	})
+	for i, data := range []string{"first", "second, in parts", "third"} {
+		if w.full = 0; i == 1 {
+			w.full = 3
+		}
+		if err := j.Append(1, KindOutput, []byte(data)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	for b := w.b; len(b) > 0; {
+		ev, n, err := readJournalRecord(b)
+		if err != nil {
+			t.Fatalf("after %q: %v", got, err)
+		}
+		got, b = append(got, string(ev.Data)), b[n:]
+	}
+	if len(got) != 3 || got[1] != "second, in parts" {
+		t.Errorf("%q", got)
+	}
+	if len(asked) != 4 || asked[3] != nil || !errors.Is(asked[0], errFull) {
+		t.Errorf("asked %v", asked)
+	}
+	j.OnFull(func(error) bool { return false })
+	w.full = 1
+	if err := j.Append(1, KindOutput, []byte("x")); !errors.Is(err, errFull) {
+		t.Errorf("given up: %v", err)
+	}
+	if err := j.Append(1, KindOutput, []byte("y")); !errors.Is(err, errFull) {
+		t.Errorf("after that: %v", err)
+	}
+}
+
 type shortWriter struct{}
 
 func (shortWriter) Write(p []byte) (int, error) { return len(p) / 2, nil }

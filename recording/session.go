@@ -209,7 +209,39 @@ func (x *Session) failLocked(err error) {
 	}
 	x.err = err
 	x.s.log.Error("recording fails", "id", x.id, "err", err)
-	x.failed <- err
+	select {
+	case x.failed <- err:
+	default: // the one before was not taken
+	}
+}
+
+// recoveredLocked takes a failure back when there is room again, and a little more than it
+// takes to fail.
+func (x *Session) recoveredLocked() {
+	if x.err == nil || x.cut || !x.s.roomAgain(x.person) {
+		return
+	}
+	x.err = nil
+	x.s.log.Info("recording goes on", "id", x.id)
+	select {
+	case <-x.failed: // nobody was told yet
+	default:
+	}
+}
+
+// Trouble is why the recording does not go on at the moment; nil when it does. One that is
+// Lost never will again.
+func (x *Session) Trouble() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.err
+}
+
+// Lost says that its journal is not to be believed any more.
+func (x *Session) Lost() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.cut
 }
 
 // journalChunk is how much of a journal is read at once: several of the largest
@@ -452,6 +484,7 @@ func (x *Session) step(buf []byte) time.Duration {
 		x.failLocked(err)
 		return pollIdle
 	}
+	x.recoveredLocked()
 	switch {
 	case n >= journalChunk/2:
 		return 0

@@ -253,6 +253,15 @@ func (s *Spool) admit(person string) error {
 	return s.roomLocked(s.cfg.MinFree, true)
 }
 
+// roomAgain says whether there is room for what ran out of it: a sixteenth more than it takes to
+// run out, so that it does not do so at once.
+func (s *Spool) roomAgain(person string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	below := func(used, most int64) bool { return used < most-most/16 }
+	return below(s.used, s.cfg.MaxBytes) && below(s.byPerson[person], s.cfg.MaxBytesPerPerson) && s.roomLocked(s.cfg.MinFree, true) == nil
+}
+
 // roomLocked looks at the file system, at most once a second unless it is fresh.
 func (s *Spool) roomLocked(need int64, fresh bool) error {
 	now := s.cfg.Clock()

@@ -62,7 +62,9 @@ type conn struct {
 	ctx context.Context // its cause is why the connection ended
 	end context.CancelCauseFunc
 
-	held atomic.Pointer[chan struct{}] // closed when output may flow again; nil while it does
+	held, paused gate         // output and forwards; what the client sends
+	full         atomic.Int64 // since when the journal has no room, UnixNano; 0: it has
+	stopping     atomic.Bool  // stop was called
 
 	pieces     pieces       // files that go through several handles of sftp
 	agentMu    sync.Mutex   // one session at a time asks for the agent; before mu
@@ -237,6 +239,9 @@ func (c *conn) becomeUser(user, client string) (say string, err error) {
 	syscall.Umask(launch.Umask())
 	c.bound = user
 	c.grant.Store(g)
+	if g.Pause > 0 {
+		c.journal.OnFull(c.awaitRoom)
+	}
 	return "", nil
 }
 
@@ -354,12 +359,17 @@ func (c *conn) revoked(r control.RevokeMsg) {
 		c.mu.Lock()
 		ch, fw := c.channels[r.Channel], c.forwards[r.Channel]
 		c.mu.Unlock()
+		note := func() {
+			if c.full.Load() == 0 { // it would wait
+				c.note(r.Channel, "revoked", r.Say)
+			}
+		}
 		if fw != nil {
-			c.note(r.Channel, "revoked", r.Say)
+			note()
 			fw.terminate()
 		}
 		if ch != nil {
-			c.note(r.Channel, "revoked", r.Say)
+			note()
 			go ch.terminate(plain(r.Say)) // ends within goodbyeTime
 		}
 		return
@@ -381,6 +391,7 @@ const (
 // stop ends the connection on the host's initiative: words to every channel, hang-up,
 // then the socket. It returns at once.
 func (c *conn) stop(e ended) {
+	c.stopping.Store(true)
 	c.mu.Lock()
 	open := make([]*channel, 0, len(c.channels))
 	for _, ch := range c.channels {

@@ -173,7 +173,7 @@ func (f *forward) carry(ch gossh.Channel, reqs <-chan *gossh.Request, far stream
 	up := make(chan struct{})
 	go func() { // ends with the client's end of data, or the channel
 		defer close(up)
-		if copyCounted(far, ch, &f.up, f.c.touch, func() {}) != nil {
+		if copyCounted(far, ch, &f.up, f.c.touch, f.c.mayCome) != nil {
 			// The far end takes no more. It may still have something to say, so the
 			// channel stays, and what comes is dropped lest its window fill.
 			_, _ = io.Copy(io.Discard, ch)

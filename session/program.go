@@ -321,6 +321,7 @@ func (p *program) input(s *channel) {
 		n, err := s.ch.Read(buf)
 		if n > 0 {
 			s.c.touch()
+			s.c.mayCome()
 			if s.typed(buf[:n]) != nil {
 				break
 			}

@@ -138,6 +138,7 @@ func (v *sftpServer) serve() error {
 		if err != nil {
 			return err
 		}
+		v.s.c.mayCome()
 		select {
 		case <-v.s.gone: // revoked: what is still waiting to be done is not done
 			return nil

@@ -184,6 +184,9 @@ func (l *link) begin(b *control.BeginMsg) (*control.GoMsg, *os.File, error) {
 	a := g.account
 	msg := &control.GoMsg{OK: true, Account: control.Account{Name: a.Name, UID: a.UID, GID: a.GID, Groups: a.Groups, Home: a.Home, Shell: a.Shell},
 		ID: id, Start: l.began, Person: l.src.Who(), Node: l.src.Name, AcceptEnv: d.AcceptEnv, Input: d.Terms().RecordInput, Unrecorded: keep.Off, Lossy: keep.Lossy}
+	if keep.Pause {
+		msg.Pause = l.s.cfg.Limits.RecorderPause
+	}
 	msg.Idle = d.Terms().IdleLimit
 	msg.Command, msg.Message, msg.Folder = d.Terms().Command, d.Terms().LoginMessage, d.Terms().SFTPFolder
 	if keep.Glass {
@@ -277,6 +280,9 @@ func (l *link) askLocked(b *control.AskMsg) string {
 	}
 	if l.revoked != nil {
 		return sayRevoked
+	}
+	if l.held && l.keep.Pause {
+		return sayPaused
 	}
 	if n >= l.s.cfg.Limits.AsksPerConn {
 		return sayTooMany

@@ -26,11 +26,13 @@
 //
 // How a session is recorded is the rule's word (policy.Terms):
 //
-//	required          no session that cannot be recorded here; it ends when that fails, or
-//	                  goes on unrecorded where onRecordFailure says so
+//	required          no session that cannot be recorded here; when that fails in the middle
+//	                  onRecordFailure says what happens: terminate, it ends; refuse, it goes on
+//	                  unrecorded; pause, it is held until it can be recorded again, and ended
+//	                  after RecorderPause
 //	required-remote   and none whose beginning no recorder took within RecorderWait. When
 //	                  nothing is acknowledged for RecorderHold, output is held back; after
-//	                  RecorderEnd the session ends
+//	                  RecorderEnd the session ends (pause: it is held both ways, up to RecorderPause)
 //	best-effort       it begins and goes on without a recording where there can be none
 //	off               nothing is recorded; its beginning and end are audited all the same
 //
@@ -38,6 +40,12 @@
 // asked alone. Whoever is let in by one is told so, and it is audited (session.breakglass),
 // as is a session that goes on unrecorded (session.unrecorded): its recording, if it had
 // one, is closed with a gap that says so, and conn is told to keep nothing any more.
+//
+// A session that pauses takes nothing from the client and puts nothing out; what asks for
+// something new is refused in words; the person is told on the channels that are open. Either
+// the monitor holds it, when the recorder takes nothing or the spool has no room (compare), or
+// conn itself does, when its journal cannot be written. A spool that ran full has to have a
+// sixteenth of room again before a session goes on.
 //
 // # Revocation
 //

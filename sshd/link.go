@@ -53,6 +53,8 @@ type link struct {
 	rec      *recording.Session // nil while nothing is recorded
 	keep     keeping            // how it is to be recorded
 	held     bool               // output is held back
+	heldAt   time.Time          // since when
+	waits    int                // times that the process said that its journal has no room
 	token    [sha256.Size]byte
 	denied   int // asks that were refused
 	granted  int // and that were not
@@ -241,6 +243,10 @@ func (l *link) answer(m control.Message) (control.Message, *os.File, error) {
 	case *control.GoneMsg:
 		l.gone(b.Channel)
 	case *control.UnkeptMsg:
+		if b.Paused {
+			l.processWaits(b)
+			break
+		}
 		l.unrecorded(clean(b.Why, 256))
 	case *control.DoneMsg:
 		l.mu.Lock()

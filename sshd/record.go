@@ -170,7 +170,7 @@ func (l *link) watchRecording() {
 	go func() { // ends with the link, or with the recording
 		defer l.s.wg.Done()
 		var look <-chan time.Time
-		if keep.Remote && !keep.Lossy {
+		if keep.Remote && !keep.Lossy || keep.Pause {
 			t := time.NewTicker(recorderLook)
 			defer t.Stop()
 			look = t.C
@@ -179,9 +179,13 @@ func (l *link) watchRecording() {
 			select {
 			case err := <-rec.Failed():
 				l.s.cfg.Log.Error("recording", "session", rec.ID(), "err", err)
-				if keep.Lossy {
+				switch {
+				case keep.Lossy:
 					l.unrecorded(sayUnrecorded(err))
-				} else {
+				case keep.Pause && !rec.Lost():
+					l.compare(rec)
+					continue
+				default:
 					l.revoke(causeRecorder, sayRecorderFailed)
 				}
 				return
@@ -194,35 +198,90 @@ func (l *link) watchRecording() {
 	}()
 }
 
-// compare holds output back while the recorder takes nothing, and ends the session when
-// that goes on for long.
+// compare holds output back while the recorder takes nothing, or the recording of a session
+// that is to pause then does not go on, and ends the session when that goes on for long.
 func (l *link) compare(rec *recording.Session) {
-	behind := rec.Behind()
 	limits := &l.s.cfg.Limits
-	if behind > limits.RecorderEnd {
-		l.revoke(causeRecorder, sayRecorderAway)
+	now := time.Now()
+	why, say := "", ""
+	l.mu.Lock()
+	keep, since := l.keep, l.heldAt
+	l.mu.Unlock()
+	if keep.Remote {
+		behind := rec.Behind()
+		if behind > limits.RecorderHold {
+			why = "the recorder takes nothing"
+		}
+		if !keep.Pause && behind > limits.RecorderEnd {
+			say = sayRecorderAway
+		}
+	}
+	if keep.Pause {
+		if why == "" && rec.Trouble() != nil {
+			why = "it cannot be recorded: the disk or the spool is full, or a limit was reached"
+		}
+		if why != "" && !since.IsZero() && now.Sub(since) > limits.RecorderPause {
+			say = sayPausedLong
+		}
+	}
+	if say != "" {
+		l.revoke(causeRecorder, say)
 		return
 	}
-	hold := behind > limits.RecorderHold
+	l.hold(rec, why)
+}
+
+// hold holds the session back for a reason; "" lets it go on.
+func (l *link) hold(rec *recording.Session, why string) {
 	l.mu.Lock()
-	same := l.held == hold || l.revoked != nil
+	same := l.held == (why != "") || l.revoked != nil
 	if !same {
-		l.held = hold
+		l.held = why != ""
+		if l.heldAt = (time.Time{}); l.held {
+			l.heldAt = time.Now()
+		}
 	}
-	ctl := l.ctl
+	ctl, pause := l.ctl, l.keep.Pause
 	l.mu.Unlock()
 	if same {
 		return
 	}
 	if ctl != nil {
-		_ = ctl.Send(control.Message{Type: control.Keep, Body: &control.KeepMsg{Held: hold}}, nil) // a dead socket shows in listen
+		_ = ctl.Send(control.Message{Type: control.Keep, Body: &control.KeepMsg{Held: why != "", Paused: pause && why != ""}}, nil) // a dead socket shows in listen
 	}
-	what, text := "resumed", "the recorder answers again; output flows"
-	if hold {
-		what, text = "held", "output is held back: the recorder takes nothing"
+	what, text := "resumed", "the recording goes on; output flows"
+	switch {
+	case why != "" && pause:
+		what, text = "paused", "the session is held: "+why
+	case why != "":
+		what, text = "held", "output is held back: "+why
 	}
-	_ = rec.Note(what, text)
+	if rec.Trouble() == nil { // else it is what does not work
+		_ = rec.Note(what, text)
+	}
 	l.auditRecording("session."+what, text)
+}
+
+// maxWaits bounds what a process can have audited about its journal.
+const maxWaits = 20
+
+// processWaits hears that the process waits for room for its journal, or that it has it. It is
+// the process that holds everything then, and is held to the time by itself and by us.
+func (l *link) processWaits(b *control.UnkeptMsg) {
+	l.mu.Lock()
+	pause := l.keep.Pause
+	l.waits++
+	n := l.waits
+	l.mu.Unlock()
+	switch {
+	case !pause:
+		l.revoke(causeRecorder, sayRecorderFailed)
+	case n > maxWaits:
+	case b.Over:
+		l.auditRecording("session.resumed", "the journal has room again; output flows")
+	default:
+		l.auditRecording("session.paused", "the session is held: its journal has no room: "+clean(b.Why, 256))
+	}
 }
 
 func (l *link) auditRecording(kind, text string) {
@@ -263,7 +322,7 @@ func (l *link) unrecorded(why string) {
 func (l *link) reminder() *control.KeepMsg {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if k := (control.KeepMsg{Held: l.held, Drop: l.keep.Off && l.keep.Lossy}); k.Drop || l.keep.Remote {
+	if k := (control.KeepMsg{Held: l.held, Paused: l.held && l.keep.Pause, Drop: l.keep.Off && l.keep.Lossy}); k.Drop || l.keep.Remote || l.keep.Pause {
 		return &k
 	}
 	return nil

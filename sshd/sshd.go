@@ -36,6 +36,7 @@ type Limits struct {
 	RecorderWait      time.Duration // for a recorder to take the beginning, where the rule needs one: 10 s
 	RecorderHold      time.Duration // with nothing acknowledged, output is held back after: 15 s
 	RecorderEnd       time.Duration // and the session ended after: 2 min
+	RecorderPause     time.Duration // a session that is paused is ended after: 10 min
 }
 
 // DefaultLimits is what a zero Limits means.
@@ -66,7 +67,7 @@ func (l Limits) withDefaults() Limits {
 	for _, d := range []struct {
 		v *time.Duration
 		d time.Duration
-	}{{&l.RecorderWait, 10 * time.Second}, {&l.RecorderHold, 15 * time.Second}, {&l.RecorderEnd, 2 * time.Minute}} {
+	}{{&l.RecorderWait, 10 * time.Second}, {&l.RecorderHold, 15 * time.Second}, {&l.RecorderEnd, 2 * time.Minute}, {&l.RecorderPause, 10 * time.Minute}} {
 		if *d.v <= 0 {
 			*d.v = d.d
 		}

@@ -29,6 +29,8 @@ const (
 	sayRecorderFailed = "this session cannot be recorded any more: the disk of this host is full, or a limit was reached"
 	sayNoRecorder     = "the rule for this login insists on a recorder, and none has taken the beginning of the recording"
 	sayRecorderAway   = "the recorder of this session has not answered for too long"
+	sayPaused         = "this session is paused until its recording goes on; nothing more can be begun in it now"
+	sayPausedLong     = "the recording of this session could not go on for too long"
 	sayQuota          = "your recordings that wait on this host have reached their limit; tell its administrator"
 	sayNoSeal         = "this host is to seal its recordings and cannot, so it starts no session; tell its administrator"
 	sayGlass          = "you are in by a break-glass rule: this is audited and announced"

@@ -13,7 +13,8 @@
 //	 | begin{user,client} --------------> |   login done: account, decision, token, journal (fd)
 //	 | ask{kind,target}   --------------> |   every channel, subsystem, forward
 //	 | tty, gone, done    --------------> |   told, not asked
-//	 | unkept{why}        --------------> |   the journal takes no more, and the rule lets it go on
+//	 | unkept{why}        --------------> |   the journal takes no more, and the rule lets it go on;
+//	 |                                    |   or waits for room, and has it
 //	 | <-------------- revoke, keep, ping |
 //	 | pong               --------------> |
 //

@@ -181,6 +181,7 @@ type GoMsg struct {
 	// takes no more, and says so with unkept; without it the connection ends then.
 	Unrecorded bool          `json:"unrecorded,omitempty"`
 	Lossy      bool          `json:"lossy,omitempty"`
+	Pause      time.Duration `json:"pause,omitempty"`   // a journal without room is waited for so long; 0: not
 	Idle       time.Duration `json:"idle,omitempty"`    // end the connection when nothing happened for so long
 	Notices    []string      `json:"notices,omitempty"` // lines for the person, where a terminal opens
 	Socket     string        `json:"socket,omitempty"`  // where to resume; "" when this connection cannot
@@ -249,11 +250,17 @@ type RevokeMsg struct {
 type KeepMsg struct {
 	Held bool `json:"held,omitempty"` // no output until this is taken back
 	Drop bool `json:"drop,omitempty"` // keep nothing any more; for good
+	// Paused, with Held: and take nothing from the client either, and tell the person. Only to
+	// a process whose GoMsg had Pause.
+	Paused bool `json:"paused,omitempty"`
 }
 
-// UnkeptMsg tells that the journal took no more and the session goes on without.
+// UnkeptMsg tells that the journal took no more and the session goes on without; or, Paused,
+// that it waits until the journal takes more, and, Over, that it does.
 type UnkeptMsg struct {
-	Why string `json:"why"`
+	Why    string `json:"why"`
+	Paused bool   `json:"paused,omitempty"`
+	Over   bool   `json:"over,omitempty"`
 }
 
 // PingMsg asks for a sign of life.
