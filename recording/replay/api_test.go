@@ -348,3 +348,29 @@ func TestRolesAreThoseOfTheMoment(t *testing.T) {
 		t.Errorf("member: %d", res.StatusCode)
 	}
 }
+
+// TestLookingWithoutEnd: who asks again and again does not fill the audit log, by what is shown to them or by what is
+// refused, and others are shown what they ask for meanwhile.
+func TestLookingWithoutEnd(t *testing.T) {
+	w := newWorld(t)
+	mine := w.keep(meta("alice@example.com", "deploy", "web", w.now), ran("x"))
+	theirs := w.keep(meta("bob@example.com", "bob", "web", w.now.Add(-time.Hour)), ran("y"))
+	last := 0
+	for i := range looksBurst + 100 {
+		path := []string{"/api/recordings?q=w" + fmt.Sprint(i), "/api/recordings/" + theirs, "/api/recordings/" + mine + "/search?q=x"}[i%3]
+		last = w.ask("GET", hub+path, fromAlice).StatusCode
+	}
+	if last != http.StatusTooManyRequests || len(w.audited) != looksBurst {
+		t.Errorf("%d, %d entries", last, len(w.audited))
+	}
+	if res := w.ask("POST", hub+"/api/recordings/"+mine+"/end", fromAlice, "Content-Type: application/json"); res.StatusCode == 200 {
+		t.Errorf("an end: %d", res.StatusCode)
+	}
+	if res := w.ask("GET", hub+"/api/recordings/"+theirs, fromBob); res.StatusCode != 200 {
+		t.Errorf("another person: %d", res.StatusCode)
+	}
+	w.now = w.now.Add(time.Second)
+	if res := w.ask("GET", hub+"/api/recordings/"+mine, fromAlice); res.StatusCode != 200 {
+		t.Errorf("a second later: %d", res.StatusCode)
+	}
+}

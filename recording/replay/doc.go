@@ -62,7 +62,8 @@
 //	recording.denied
 //	session.end          somebody wants one ended: with the reason, and what the policy says
 //
-// What goes on (a page that refreshes itself, frame after frame) is one entry in ten minutes.
+// What goes on (a page that refreshes itself, frame after frame) is one entry in ten minutes. Of one person
+// 2,000 entries at once are written and ten a second after that; then it is 429, and nothing shown (pace.go).
 //
 // # What the browser may be made to do
 //

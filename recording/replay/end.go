@@ -138,6 +138,9 @@ func (v *Viewer) end(w http.ResponseWriter, r *http.Request, id policy.Identity)
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 8<<10)).Decode(&q); err != nil {
 		return &refusal{http.StatusBadRequest, "the request cannot be read", ""}
 	}
+	if no := v.pace.take(v, id); no != nil {
+		return no
+	}
 	err := End(r.Context(), v.cfg, id, r.PathValue("id"), q.Reason)
 	var no *EndError
 	switch {

@@ -52,6 +52,7 @@ type Viewer struct {
 	mux    *http.ServeMux
 	open   *openFiles
 	seen   *seen
+	pace   pace
 	texts  *texts
 }
 

@@ -74,6 +74,10 @@ func (v *Viewer) note(kind string, id policy.Identity, sum *store.Summary, frame
 	if !v.seen.fresh(key, frame) {
 		return nil
 	}
+	if no := v.pace.take(v, id); no != nil {
+		v.seen.forget(key)
+		return no
+	}
 	if err := v.cfg.Audit(e); err != nil {
 		v.seen.forget(key)
 		return fmt.Errorf("audit: %w", err)
@@ -130,6 +134,9 @@ func (v *Viewer) allowed(r *http.Request, id policy.Identity) (store.Summary, er
 	say := d.Say
 	if say == "" {
 		say = "policy does not let you see this recording"
+	}
+	if no := v.pace.take(v, id); no != nil {
+		return store.Summary{}, no
 	}
 	if err := v.cfg.Audit(audit.Entry{
 		Time: v.cfg.Clock(), Kind: "recording.denied", Who: id.Who(), Node: id.Name, Host: sum.Meta.Host, LocalUser: sum.Meta.LocalUser,
