@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -335,7 +336,13 @@ func TestForwards(t *testing.T) {
 	if string(b) != "from the host" {
 		t.Errorf("remote: %q", b)
 	}
+	if open := f.Open(); !slices.ContainsFunc(open, func(s string) bool { return strings.HasPrefix(s, "listens on "+l.Addr().String()) }) {
+		t.Errorf("open: %q", open)
+	}
 	f.Close()
+	if open := f.Open(); len(open) != 0 {
+		t.Errorf("open after the end: %q", open)
+	}
 	if _, err := net.Dial("tcp", l.Addr().String()); err == nil {
 		t.Error("the listener is still open")
 	}
@@ -350,6 +357,7 @@ func TestEscape(t *testing.T) {
 		{"~~.", "~.", ""},
 		{"~x", "~x", ""},
 		{"\n~?\r~B~\x1a", "\n\r", "?B\x1a"},
+		{"~#x", "x", "#"},
 	} {
 		for cut := 0; cut <= len(c.in); cut++ { // pieces do not matter
 			e := escape{char: '~'}

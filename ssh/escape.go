@@ -8,6 +8,7 @@ const (
 	actSuspend    action = 0x1a // ^Z
 	actBreak      action = 'B'
 	actHelp       action = '?'
+	actList       action = '#'
 )
 
 // escape finds escape sequences in typed input. They count only after a line end, and at
@@ -35,7 +36,7 @@ func (e *escape) feed(in []byte) (out []byte, act []action) {
 				continue
 			case action(b) == actDisconnect:
 				return out, append(act, actDisconnect)
-			case action(b) == actSuspend, action(b) == actBreak, action(b) == actHelp:
+			case action(b) == actSuspend, action(b) == actBreak, action(b) == actHelp, action(b) == actList:
 				act = append(act, action(b))
 				continue
 			}

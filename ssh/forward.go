@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -110,7 +112,7 @@ type Forwards struct {
 
 	mu     sync.Mutex
 	closed bool
-	closes map[io.Closer]struct{} // listeners and near connections that are open
+	closes map[io.Closer]string // listeners and near connections that are open, in words
 	wg     sync.WaitGroup
 }
 
@@ -119,7 +121,7 @@ func (c *Client) NewForwards(notice func(string)) *Forwards {
 	if notice == nil {
 		notice = func(string) {}
 	}
-	return &Forwards{c: c, Notice: notice, closes: map[io.Closer]struct{}{}}
+	return &Forwards{c: c, Notice: notice, closes: map[io.Closer]string{}}
 }
 
 // Close ends the listeners and the connections through them.
@@ -127,7 +129,7 @@ func (f *Forwards) Close() {
 	f.mu.Lock()
 	f.closed = true
 	all := f.closes
-	f.closes = map[io.Closer]struct{}{}
+	f.closes = map[io.Closer]string{}
 	f.mu.Unlock()
 	for c := range all {
 		c.Close()
@@ -135,15 +137,22 @@ func (f *Forwards) Close() {
 	f.wg.Wait()
 }
 
+// Open says what listens here and what is connected, a line each.
+func (f *Forwards) Open() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Sorted(maps.Values(f.closes))
+}
+
 // keep closes c at the end; false when the end was before.
-func (f *Forwards) keep(c io.Closer) bool {
+func (f *Forwards) keep(c io.Closer, words string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
 		c.Close()
 		return false
 	}
-	f.closes[c] = struct{}{}
+	f.closes[c] = words
 	return true
 }
 
@@ -156,12 +165,12 @@ func (f *Forwards) drop(c io.Closer) {
 
 // Local carries connections to l on to an endpoint as seen from the host (-L).
 func (f *Forwards) Local(l net.Listener, to Endpoint) {
-	f.accept(l, func(c net.Conn) (io.ReadWriteCloser, error) { return f.c.ConnectTo(to, c.RemoteAddr()) })
+	f.accept(l, " for "+to.String(), func(c net.Conn) (io.ReadWriteCloser, error) { return f.c.ConnectTo(to, c.RemoteAddr()) })
 }
 
 // Dynamic serves SOCKS 5 on l (-D).
 func (f *Forwards) Dynamic(l net.Listener) {
-	f.accept(l, func(c net.Conn) (io.ReadWriteCloser, error) {
+	f.accept(l, " as a SOCKS proxy", func(c net.Conn) (io.ReadWriteCloser, error) {
 		return dynamic(c, func(host string, port uint16) (io.ReadWriteCloser, error) {
 			ch, err := f.c.ConnectTo(Endpoint{Host: host, Port: port}, c.RemoteAddr())
 			if err != nil {
@@ -172,8 +181,8 @@ func (f *Forwards) Dynamic(l net.Listener) {
 	})
 }
 
-func (f *Forwards) accept(l net.Listener, far func(net.Conn) (io.ReadWriteCloser, error)) {
-	if !f.keep(l) {
+func (f *Forwards) accept(l net.Listener, where string, far func(net.Conn) (io.ReadWriteCloser, error)) {
+	if !f.keep(l, "listens on "+line(l.Addr().String())+where) {
 		return
 	}
 	f.wg.Go(func() { // ends when the listener is closed
@@ -182,7 +191,7 @@ func (f *Forwards) accept(l net.Listener, far func(net.Conn) (io.ReadWriteCloser
 			if err != nil {
 				return
 			}
-			if !f.keep(near) {
+			if !f.keep(near, "connection from "+fromWords(near)+where) {
 				return
 			}
 			f.wg.Go(func() { // ends with either connection
@@ -197,6 +206,14 @@ func (f *Forwards) accept(l net.Listener, far func(net.Conn) (io.ReadWriteCloser
 			})
 		}
 	})
+}
+
+// fromWords is where a connection comes from; a program at a unix socket has no name.
+func fromWords(c net.Conn) string {
+	if a := c.RemoteAddr(); a != nil && a.String() != "" && a.String() != "@" {
+		return line(a.String())
+	}
+	return "a program here"
 }
 
 // joinStreams copies both ways and passes half-closes on.

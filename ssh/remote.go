@@ -116,7 +116,7 @@ func (f *Forwards) incoming(nc gossh.NewChannel, to Endpoint) {
 			f.Notice(line(err.Error()))
 			return
 		}
-		f.join(ch, far)
+		f.join(ch, far, "connection from the host as a SOCKS client")
 		return
 	}
 	near, err := to.dial()
@@ -131,12 +131,12 @@ func (f *Forwards) incoming(nc gossh.NewChannel, to Endpoint) {
 		return
 	}
 	go gossh.DiscardRequests(reqs) // ends with the channel
-	f.join(ch, near)
+	f.join(ch, near, "connection from the host for "+to.String())
 }
 
 // join carries until both ways have ended, or Close.
-func (f *Forwards) join(ch gossh.Channel, near io.ReadWriteCloser) {
-	if !f.keep(near) {
+func (f *Forwards) join(ch gossh.Channel, near io.ReadWriteCloser, words string) {
+	if !f.keep(near, words) {
 		ch.Close()
 		return
 	}

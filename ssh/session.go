@@ -22,12 +22,13 @@ type Session struct {
 
 	Stdin          io.Reader // nil is empty
 	Stdout, Stderr io.Writer
-	Terminal       *Terminal      // raw mode, sizes and modes of a pty; nil with PTY makes a pty without a terminal here
-	PTY            bool           // ask for a pty
-	Term           string         // TERM for the pty
-	Escape         byte           // escape character of a pty session, 0 is none
-	Signals        <-chan Signal  // sent to the remote program
-	Notice         func(s string) // one line for the person, from the escape commands
+	Terminal       *Terminal       // raw mode, sizes and modes of a pty; nil with PTY makes a pty without a terminal here
+	PTY            bool            // ask for a pty
+	Term           string          // TERM for the pty
+	Escape         byte            // escape character of a pty session, 0 is none
+	Signals        <-chan Signal   // sent to the remote program
+	Notice         func(s string)  // one line for the person, from the escape commands
+	Open           func() []string // what is open through forwards, for the escape command that lists it; may be nil
 }
 
 // EnvVar is one variable.
@@ -310,7 +311,18 @@ func (r *run) act(a action) {
 	case actHelp:
 		if r.s.Notice != nil {
 			e := string(rune(r.s.Escape))
-			r.s.Notice(fmt.Sprintf("%[1]s. ends the connection, %[1]s^Z suspends tssh, %[1]sB sends a break, %[1]s%[1]s sends %[1]s; only at the start of a line", e))
+			r.s.Notice(fmt.Sprintf("%[1]s. ends the connection, %[1]s^Z suspends tssh, %[1]s# lists forwards, %[1]sB sends a break, %[1]s%[1]s sends %[1]s; only at the start of a line", e))
+		}
+	case actList:
+		if r.s.Notice == nil || r.s.Open == nil {
+			return
+		}
+		open := r.s.Open()
+		if len(open) == 0 {
+			r.s.Notice("nothing is forwarded")
+		}
+		for _, l := range open {
+			r.s.Notice(l)
 		}
 	}
 }

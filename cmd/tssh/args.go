@@ -39,6 +39,8 @@ type command struct {
 	gateway    bool // -g: other machines may connect to what listens here
 	unlink     bool // StreamLocalBindUnlink
 	clearFwd   bool // ClearAllForwardings
+	background bool // -f: when the connection and its forwards are there
+	show       bool // -G: say what the words mean, and connect nowhere
 }
 
 type ttyWish int
@@ -115,6 +117,9 @@ func parse(args []string) (*command, error) {
 	c.remote = strings.Join(args, " ")
 	if c.clearFwd {
 		c.forwards = nil
+	}
+	if c.background && !c.noCommand && c.remote == "" && c.stream == "" {
+		return nil, sshUsage("-f goes to the background with a command or with -N, and neither was given")
 	}
 	if c.noCommand && c.remote != "" {
 		return nil, sshUsage("-N runs no command, and one was given")
@@ -217,6 +222,10 @@ func (c *command) options(arg string, rest []string) ([]string, error) {
 			c.noCommand = true
 		case 'n':
 			c.noInput = true
+		case 'f':
+			c.background, c.noInput = true, true
+		case 'G':
+			c.show = true
 		case 'g':
 			c.gateway = true
 		case 'X', 'Y':
@@ -278,8 +287,12 @@ func (c *command) valued(letter byte, v string) error {
 			return err
 		}
 		c.forwards = append(c.forwards, f)
-	case 'i', 'F', 'S', 'c', 'm':
-		return sshUsage("-%c is of no use here: the mesh has proved who you are, and the connection is tssh's own", letter)
+	case 'i', 'c', 'm':
+		// Scripts pass them: keys play no part, and the connection's algorithms are tssh's own.
+	case 'F', 'S':
+		if v != "none" && v != "/dev/null" {
+			return sshUsage("-%c is of no use here: tssh reads no ssh_config and shares no connections (-%c none is taken)", letter, letter)
+		}
 	}
 	return nil
 }
@@ -348,6 +361,24 @@ func (c *command) option(k, v string) error {
 		c.gateway = v == "yes"
 	case "clearallforwardings":
 		c.clearFwd = v == "yes"
+	case "remotecommand":
+		if !strings.EqualFold(v, "none") {
+			return sshUsage("-o RemoteCommand=%s: the command is written behind the host", v)
+		}
+	case "sessiontype":
+		switch strings.ToLower(v) {
+		case "none":
+			c.noCommand = true
+		case "default":
+		default:
+			return bad()
+		}
+	case "stdinnull":
+		c.noInput = c.noInput || v == "yes"
+	case "forkafterauthentication":
+		if v == "yes" {
+			c.background, c.noInput = true, true
+		}
 	case "streamlocalbindunlink":
 		c.unlink = v == "yes"
 	case "localforward", "remoteforward", "dynamicforward":
@@ -357,7 +388,9 @@ func (c *command) option(k, v string) error {
 		c.quiet = strings.EqualFold(v, "quiet") || strings.EqualFold(v, "fatal") || strings.EqualFold(v, "error")
 	case "batchmode", "stricthostkeychecking", "userknownhostsfile", "globalknownhostsfile", "updatehostkeys", "checkhostip", "identitiesonly", "identityfile",
 		"passwordauthentication", "kbdinteractiveauthentication", "pubkeyauthentication", "preferredauthentications", "compression", "controlmaster", "controlpath",
-		"controlpersist", "forwardx11", "forwardx11trusted", "streamlocalbindmask", "permitlocalcommand", "numberofpasswordprompts", "gssapiauthentication", "tcpkeepalive", "visualhostkey", "hashknownhosts":
+		"controlpersist", "forwardx11", "forwardx11trusted", "streamlocalbindmask", "permitlocalcommand", "numberofpasswordprompts", "gssapiauthentication", "tcpkeepalive", "visualhostkey", "hashknownhosts",
+		"addkeystoagent", "addressfamily", "canonicalizehostname", "ciphers", "connectionattempts", "fingerprinthash", "hostkeyalgorithms", "identityagent", "ipqos",
+		"kexalgorithms", "macs", "pubkeyacceptedalgorithms", "pubkeyacceptedkeytypes", "rekeylimit", "verifyhostkeydns", "challengeresponseauthentication", "nohostauthenticationforlocalhost":
 		// Scripts pass these to ssh. Keys and passwords play no part, and host keys are
 		// always checked against the mesh, whatever is asked for.
 	default:

@@ -34,6 +34,8 @@ func TestParse(t *testing.T) {
 		})},
 		{[]string{"--socket", "/s", "status", "--json"}, command{port: 22, escape: '~', socket: "/s", verb: "status", args: []string{"--json"}}},
 		{[]string{"status", "--socket=/s"}, command{port: 22, escape: '~', socket: "/s", verb: "status"}},
+		{[]string{"-fNi", "key", "-o", "Ciphers=x", "web"}, with(func(c *command) { c.background, c.noInput, c.noCommand = true, true, true })},
+		{[]string{"-o", "SessionType=none", "-o", "StdinNull=yes", "web"}, with(func(c *command) { c.noCommand, c.noInput = true, true })},
 		{[]string{"x@status"}, with(func(c *command) { c.user, c.host = "x", "status" })},
 		{[]string{"--", "status"}, with(func(c *command) { c.host = "status" })},
 	} {
@@ -42,7 +44,7 @@ func TestParse(t *testing.T) {
 			t.Errorf("%q: %+v %v\nwant %+v", c.args, got, err, c.want)
 		}
 	}
-	for _, bad := range [][]string{{}, {"-x"}, {"user@"}, {"-o", "Port=x", "web"}, {"-L", "1:2", "web"}, {"-L", "0:a:1", "web"}, {"-D", "0", "web"}, {"a@-x"}, {"--socket"}} {
+	for _, bad := range [][]string{{}, {"-x"}, {"user@"}, {"-o", "Port=x", "web"}, {"-L", "1:2", "web"}, {"-L", "0:a:1", "web"}, {"-D", "0", "web"}, {"a@-x"}, {"--socket"}, {"-f", "web"}, {"-F", "x", "web"}, {"-S", "x", "web"}, {"-o", "RemoteCommand=x", "web"}} {
 		if got, err := parse(bad); err == nil {
 			t.Errorf("%q: %+v", bad, got)
 		}

@@ -147,12 +147,15 @@ func (a *app) login(c *command) (int, error) {
 	if err := openForwards(fw, c, notice); err != nil {
 		return 0, err
 	}
-	status, err := a.session(cl, c, notice)
+	if c.background {
+		a.inBackground()
+	}
+	status, err := a.session(cl, c, fw, notice)
 	return a.ended(c, status, err)
 }
 
 // session runs what was asked for.
-func (a *app) session(cl *ssh.Client, c *command, notice func(string)) (int, error) {
+func (a *app) session(cl *ssh.Client, c *command, fw *ssh.Forwards, notice func(string)) (int, error) {
 	var in io.Reader = a.in
 	if c.noInput {
 		in = nil
@@ -181,7 +184,7 @@ func (a *app) session(cl *ssh.Client, c *command, notice func(string)) (int, err
 			return 0, cl.Err()
 		}
 	}
-	s := ssh.Session{Command: c.remote, Env: a.environment(c), Agent: c.agent, Stdin: in, Stdout: a.out, Stderr: a.err, Notice: notice}
+	s := ssh.Session{Command: c.remote, Env: a.environment(c), Agent: c.agent, Stdin: in, Stdout: a.out, Stderr: a.err, Notice: notice, Open: fw.Open}
 	term, isTerm := ssh.OpenTerminal(a.in)
 	if c.noInput {
 		isTerm = false

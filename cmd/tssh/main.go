@@ -26,8 +26,9 @@ type app struct {
 	getenv      func(string) string
 	socket      string // --socket
 	verbose     bool
-	fresh       bool   // the node was started or joined by this run: its map may be a moment away
-	stopNode    func() // ends the node that this run started; nil when it started none
+	args        []string // as given, for -f
+	fresh       bool     // the node was started or joined by this run: its map may be a moment away
+	stopNode    func()   // ends the node that this run started; nil when it started none
 	log         *slog.Logger
 }
 
@@ -44,7 +45,7 @@ func (a *app) run(args []string) int {
 	if err != nil {
 		return complain(a.err, err)
 	}
-	a.socket, a.verbose = c.socket, c.verbose
+	a.socket, a.verbose, a.args = c.socket, c.verbose, args
 	a.log = slog.New(slog.DiscardHandler)
 	if a.verbose {
 		a.log = slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -54,7 +55,14 @@ func (a *app) run(args []string) int {
 		defer stop()
 		return a.verb(ctx, c.verb, c.args)
 	}
-	status, err := a.login(c)
+	login := a.login
+	switch {
+	case c.show:
+		login = a.showLogin
+	case c.background && !a.isBackground():
+		login = a.goBackground
+	}
+	status, err := login(c)
 	if err != nil {
 		return complain(a.err, noSession(err))
 	}

@@ -152,7 +152,7 @@ Options of a login:
   -L, -R, -D   forward ports, unix sockets    -W HOST:PORT one connection from the host
   -A           forward the ssh agent          -e CHAR      escape character, or none (default ~)
   -o KEY=VALUE an option of ssh_config        -p PORT      another port
-  -q, -v       say less, say more
+  -q, -v       say less, say more             -f           to the background when connected
   --socket PATH  another node's socket (with every verb); --json where data is printed
 "tssh -- NAME" is a host called like a verb. Exit status: the remote program's, or 255 and a
 line "tssh: error: WORDS [CODE]".

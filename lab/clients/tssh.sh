@@ -39,3 +39,52 @@ $t cp "$to:tree-tssh/sub/{1,2}*9" .; is 'cp of a pattern' "$(ls | grep -c '^[12]
 $t cp --resume "$BIG" $to:by-resume; same 'cp --resume' "$BIG" "$FAR/by-resume"
 code=0; out=$($t cp $to:none $to:none2 2>&1) || code=$?; is 'cp of nothing' "$code $(echo "$out" | tail -1)" "1 tssh: error: $to:none: file does not exist"
 [ -z "$(find "$FAR" -name '*.tssh-*')" ] || die 'cp left something behind'
+# Forwards: a server on web that echoes after the half-close, one here.
+cat >echo.py <<'IN'
+import socket, threading
+l = socket.socket(); l.bind(("127.0.0.1", 0)); l.listen(); print(l.getsockname()[1], flush=True)
+def one(c):
+    f = c.makefile("rwb"); f.write(b"got " + f.read()); f.flush(); c.close()
+while True: threading.Thread(target=one, args=(l.accept()[0],)).start()
+IN
+cat >ask.py <<'IN'
+import socket, sys
+where, words = sys.argv[1], sys.argv[2].encode()
+if where.startswith("socks:"):
+    _, socks, port = where.split(":")
+    s = socket.create_connection(("127.0.0.1", int(socks)), 20)
+    s.sendall(b"\5\1\0"); s.recv(2)
+    s.sendall(b"\5\1\0\3\x09localhost" + int(port).to_bytes(2, "big"))
+    assert s.recv(10)[1] == 0, "refused"
+elif where.isdigit(): s = socket.create_connection(("127.0.0.1", int(where)), 20)
+else: s = socket.socket(socket.AF_UNIX); s.connect(where)
+s.sendall(words); s.shutdown(socket.SHUT_WR)
+print(b"".join(iter(lambda: s.recv(65536), b"")).decode())
+IN
+$t $to 'cat >tssh-echo.py' <echo.py
+mkfifo hold; exec 9<>hold; : >port
+$t $to 'python3 tssh-echo.py & read x; kill $!' <&9 >port &
+python3 echo.py >here.port & here=$!
+trap 'kill $here 2>/dev/null || true' EXIT
+i=0; while [ ! -s port ] || [ ! -s here.port ]; do sleep 0.1; i=$((i+1)); [ $i -lt 200 ] || die "no server: $(cat port)"; done
+port=$(cat port)
+is '-W, half-close' "$(printf hello | $t -W localhost:$port $to)" 'got hello'
+# In the background when all listens: nothing has to be waited for.
+out=$($t -fN -L 7401:localhost:$port -L "$WORK/t.sock:localhost:$port" -D 7402 -R "$FAR/tr.sock:localhost:$(cat here.port)" -o ExitOnForwardFailure=yes $to 2>&1) || die "-f: $out"
+is '-fN with -L, -L of a unix socket, -D' "$(python3 ask.py 7401 one) $(python3 ask.py "$WORK/t.sock" two) $(python3 ask.py socks:7402:$port three)" 'got one got two got three'
+is '-R of a unix socket' "$($t $to "python3 - $FAR/tr.sock four" <ask.py)" 'got four'
+bg=$(pgrep -f -- "$WORK/t.sock:localhost:$port"); [ "$(echo "$bg" | wc -l)" = 1 ] || die "-f: [$bg]"
+code=0; out=$($t -fN -L 7401:localhost:$port -o ExitOnForwardFailure=yes $to 2>&1) || code=$?
+is '-f fails where a forward does' "$code $out" '255 tssh: error: port 7401 is taken by another program [limit]'
+kill $bg; i=0; while kill -0 $bg 2>/dev/null; do sleep 0.1; i=$((i+1)); [ $i -lt 200 ] || die '-f: does not end'; done
+[ "$(status python3 ask.py 7401 five)" != 0 ] || die '-f ended, and listens'; ok '-f ended: nothing listens'
+$t -f $to 'sleep 1; echo late >by-f' || die '-f'
+i=0; while [ ! -s "$FAR/by-f" ]; do sleep 0.1; i=$((i+1)); [ $i -lt 200 ] || die '-f with a command'; done; ok '-f with a command'
+eval "$(ssh-agent -s)" >/dev/null; trap 'kill $here $SSH_AGENT_PID 2>/dev/null || true' EXIT
+ssh-keygen -q -t ed25519 -N '' -f key -C of-the-agent; ssh-add -q key 2>/dev/null
+is '-A' "$($t -A $to 'ssh-add -L' | awk '{print $3}') [$($t -a $to 'echo "$SSH_AUTH_SOCK"')]" 'of-the-agent []'
+echo >&9
+# Others with tssh in the place of ssh.
+rsync -a -e "$t" tree/sub/ $to:by-rsync-tssh/; diff -r tree/sub "$FAR/by-rsync-tssh" || die 'rsync -e tssh'; ok 'rsync -e tssh'
+$t $to git init -q --bare by-tssh.git; git init -q g; cp "$BIN" g/bin; git -C g add bin; git -C g -c user.name=t -c user.email=t@example.com commit -qm one
+GIT_SSH_COMMAND="$t" git -C g push -q $to:by-tssh.git HEAD:main; GIT_SSH_COMMAND="$t" git clone -q -b main $to:by-tssh.git g2; same 'git over tssh' "$BIN" g2/bin
