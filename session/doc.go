@@ -40,6 +40,18 @@
 // random intervals, and hands its token over. After the time it was told (ten minutes
 // unless configured) it ends itself. Other connections end with the monitor.
 //
+// # Life without a client
+//
+// Every minute the client is asked for a sign of life (keepalive@openssh.com), and asks us in
+// its turn as it likes. One that did not answer for 15 minutes is gone (causeTimeout; flag
+// --client-alive). That is how long the kernel goes on trying to deliver what was sent
+// (TCP_USER_TIMEOUT in sshd), so both give up together, and longer than the time a connection
+// lives without a daemon. Less would end the session of whoever closes a laptop for a meeting;
+// what a dead peer costs until then is 2 MiB and a line in who(1). Where a policy wants less,
+// idleLimit ends sessions nobody uses, and that is about the person rather than the line.
+// While there is no daemon nothing arrives, so that time does not count: a host with a short
+// limit and a daemon that is away for longer loses no session by it.
+//
 // # Channels
 //
 // A session channel serves one of shell, exec, subsystem sftp (RFC 4254 section 6). Its

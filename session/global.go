@@ -118,6 +118,9 @@ func (c *conn) keepalive(sc *gossh.ServerConn) {
 		case <-answered:
 			last, asking = time.Now(), false
 		case <-ticker.C:
+			if !c.mon.here() {
+				last = time.Now() // without the daemon nothing of the client's could arrive
+			}
 			if asking && time.Since(last) > limit {
 				c.end(ended{causeTimeout, "the client does not answer"})
 				return

@@ -143,6 +143,9 @@ func (m *monitor) tell(t control.Type, body any) {
 	}
 }
 
+// here reports whether there is a monitor now.
+func (m *monitor) here() bool { return m.present(0) }
+
 // wait for a monitor, at most d.
 func (m *monitor) present(d time.Duration) bool {
 	m.mu.Lock()

@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -185,6 +188,50 @@ func TestOrder(t *testing.T) {
 	q := <-reqs
 	if q == nil || q.Type != "exit-signal" || !bytes.HasPrefix(q.Payload, str("TERM")) {
 		t.Errorf("got %+v", q)
+	}
+}
+
+// TestCoreDumped: exit-signal says whether there is a core, as it was: after the same death of
+// the same account, started here.
+func TestCoreDumped(t *testing.T) {
+	u := account(t)
+	r := newRig(t, usual())
+	c := r.client(u.Username)
+	for _, limit := range []string{"unlimited", "0"} {
+		dir, err := os.MkdirTemp("", "core")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		if err := os.Chmod(dir, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		command := "cd " + dir + " && ulimit -c " + limit + " && kill -ABRT $$"
+		here := exec.Command("/bin/bash", "-c", command)
+		if os.Getuid() == 0 {
+			uid, _ := strconv.Atoi(u.Uid)
+			gid, _ := strconv.Atoi(u.Gid)
+			here.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+		}
+		_ = here.Run()
+		ws, ok := here.ProcessState.Sys().(syscall.WaitStatus)
+		if !ok || ws.Signal() != syscall.SIGABRT || limit == "0" && ws.CoreDump() {
+			t.Fatalf("here: %v", here.ProcessState)
+		}
+		ch, reqs := open(t, c)
+		if !request(t, ch, "exec", str(command)) {
+			t.Fatal("no exec")
+		}
+		q := <-reqs
+		var got struct {
+			Signal     string
+			Core       bool
+			Text, Lang string
+		}
+		if q == nil || q.Type != "exit-signal" || gossh.Unmarshal(q.Payload, &got) != nil || got.Signal != "ABRT" || got.Core != ws.CoreDump() {
+			t.Errorf("limit %s: got %+v %+v; here a core: %v", limit, q, got, ws.CoreDump())
+		}
+		t.Logf("core limit %s: a core: %v", limit, got.Core)
 	}
 }
 

@@ -603,6 +603,56 @@ func TestDeadClient(t *testing.T) {
 	}
 }
 
+// TestSilentWhileAway: while there is no daemon the silence of a client does not count.
+func TestSilentWhileAway(t *testing.T) {
+	r := newRig(t, usual())
+	r.Limits.ClientAlive = time.Second
+	d := r.daemon()
+	nc := &holdable{Conn: d.connect()}
+	cfg := &gossh.ClientConfig{User: account(t).Username, HostKeyCallback: gossh.InsecureIgnoreHostKey()}
+	sc, chans, reqs, err := gossh.NewClientConn(nc, "web", cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := gossh.NewClient(sc, chans, reqs)
+	defer c.Close()
+	run := start(t, c, false, "cat")
+	st := r.states()
+	if len(st) != 1 {
+		t.Fatalf("%+v", st)
+	}
+	nc.hold(true)
+	d.kill()
+	time.Sleep(3 * time.Second) // what is tested: three times the limit passes
+	d = r.daemon()
+	nc.hold(false)
+	fmt.Fprintln(run.in, "still here")
+	r.until("the echo", func() bool { return run.out.String() == "still here\n" })
+	// With a daemon it does.
+	nc.hold(true)
+	r.until("the silent client is gone", func() bool { return gone(st[0].PID) })
+}
+
+// holdable is a connection whose writes wait while it is held: a client that is silent.
+type holdable struct {
+	net.Conn
+	mu sync.Mutex
+}
+
+func (h *holdable) hold(on bool) {
+	if on {
+		h.mu.Lock()
+	} else {
+		h.mu.Unlock()
+	}
+}
+
+func (h *holdable) Write(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.Conn.Write(p)
+}
+
 // TestForwardLimit: one too many is refused, and counts again once another has ended.
 func TestForwardLimit(t *testing.T) {
 	r := newRig(t, usual())
