@@ -169,3 +169,49 @@ func (m *mesh) auditedEnds(t *testing.T, id string) error {
 	}
 	return nil
 }
+
+// TestWatchingARunningSession: two people follow alice's keys from where they join, soon after
+// they are typed, each sees that the other watches, and so does alice.
+func TestWatchingARunningSession(t *testing.T) {
+	m := ownMesh(t)
+	m.setPolicy(t, fmt.Sprintf(overPolicy, true))
+	m.logsIn(t)
+	desk, phone := m.joined(t, "desk", "olga@example.com"), m.joined(t, "phone", "bob@example.com")
+	alice := m.laptop.Host.terminal(t, 100, 24, "tssh", "--socket", m.laptop.Socket, "-t", "deploy@web", ": mark-w; exec bash --norc --noprofile -i")
+	alice.await(t, "bash-")
+	alice.typed(t, "PS1='ready> '\r")
+	alice.await(t, "ready>")
+	alice.typed(t, "echo before-$((40+2))\r")
+	alice.await(t, "before-42")
+	id := m.liveID(t, "mark-w")
+
+	olga := desk.Host.terminal(t, 120, 30, "tssh", "--socket", desk.Socket, "watch", id)
+	olga.await(t, "before-42") // a late join begins with what is on the screen
+	var slowest time.Duration
+	for i := range 10 {
+		word := fmt.Sprintf("key-%d-%d", i, 7*i)
+		began := time.Now()
+		alice.typed(t, fmt.Sprintf("echo key-%d-$((7*%d))\r", i, i))
+		olga.await(t, word)
+		took := time.Since(began)
+		t.Logf("on olga's screen %v after alice typed it", took)
+		slowest = max(slowest, took)
+	}
+	if slowest > 10*time.Second {
+		t.Errorf("the slowest key took %v", slowest)
+	}
+	bob := phone.Host.terminal(t, 120, 30, "tssh", "--socket", phone.Socket, "watch", id)
+	bob.await(t, "key-9-63")
+	bob.await(t, "also watching: olga@example.com")
+	olga.await(t, "also watching: bob@example.com")
+	bob.typed(t, "q")
+	olga.await(t, "nobody else watches")
+	olga.typed(t, "q")
+	alice.typed(t, "exit\r")
+	r := m.hub.Admin("audit")
+	for _, want := range []string{"recording.watch ", "recording.watched "} {
+		if !strings.Contains(r.Stdout, want) {
+			t.Errorf("the audit log has no %s", want)
+		}
+	}
+}

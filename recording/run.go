@@ -74,7 +74,7 @@ func (s *Spool) Run(ctx context.Context) error {
 					continue
 				}
 				at := s.cfg.Clock().Add(next)
-				if next > 0 {
+				if next >= pollGrid {
 					at = at.Truncate(pollGrid).Add(pollGrid)
 				}
 				s.mu.Lock()

@@ -26,6 +26,7 @@ type Session struct {
 	behind         atomic.Int64 // since when, UnixNano, nothing new was acknowledged though there is something
 	newest         atomic.Pointer[mark]
 	news           chan struct{} // capacity 1: acked moved
+	watched        atomic.Bool   // somebody watches
 
 	// guarded by Spool.mu
 	due       time.Time
@@ -54,6 +55,7 @@ type Session struct {
 	events        int
 	first, last   int64     // of its events
 	since         time.Time // when its first event was seen
+	sealed        time.Time // when the frame before was closed
 	dirty         time.Time // when the first unsynced write was made
 	unsigned      bool
 	unsignedSince time.Time
@@ -381,6 +383,7 @@ func (x *Session) sealLocked() error {
 	x.s.frames.Put(x.raw)
 	x.raw, x.events = nil, 0
 	now := x.s.cfg.Clock()
+	x.sealed = now
 	if x.dirty.IsZero() {
 		x.dirty = now
 	}
@@ -395,7 +398,7 @@ func (x *Session) sealLocked() error {
 func (x *Session) settleLocked(all bool) error {
 	now := x.s.cfg.Clock()
 	sync := all || !x.dirty.IsZero() && now.Sub(x.dirty) >= FrameAge
-	if x.events > 0 && (all || now.Sub(x.since) >= FrameAge) {
+	if x.events > 0 && all || x.frameDue(now) {
 		if err := x.sealLocked(); err != nil {
 			return err
 		}
@@ -473,10 +476,12 @@ func (x *Session) step(buf []byte) time.Duration {
 		}
 		return -1
 	}
+	had := x.durable.Load()
 	n, err := x.readLocked(buf)
 	if err == nil {
 		err = x.settleLocked(false)
 	}
+	x.hurry(had)
 	if err == nil {
 		err = x.accountLocked()
 	}
@@ -488,6 +493,8 @@ func (x *Session) step(buf []byte) time.Duration {
 	switch {
 	case n >= journalChunk/2:
 		return 0
+	case x.watched.Load():
+		return pollWatched
 	case n > 0 || x.events > 0:
 		return pollActive
 	}

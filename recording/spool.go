@@ -44,8 +44,11 @@ type SpoolConfig struct {
 	// SealTo says whom recordings are sealed to; nil func or result: they are not. An error is
 	// that they are to be and cannot: no recording begins. It is asked often.
 	SealTo func() (*Recipients, error)
-	Clock  func() time.Time // nil: time.Now
-	Log    *slog.Logger     // nil: nothing is logged
+	// Hurry is called when a recording that somebody watches has grown and should be sent at
+	// once; nil: nothing is. It must not wait.
+	Hurry func()
+	Clock func() time.Time // nil: time.Now
+	Log   *slog.Logger     // nil: nothing is logged
 }
 
 // Keyframer is a terminal emulator. It may fail (panic): there are no keyframes then.

@@ -41,6 +41,7 @@ type player struct {
 
 	from time.Duration        // where it begins
 	more func() (bool, error) // at the end of what there is: may there be more? nil: no
+	news <-chan struct{}      // there is more, or something else to show
 }
 
 func newPlayer(tr track, opt playOptions, in, out *os.File) *player {
@@ -76,24 +77,15 @@ func (p *player) run() (err error) {
 		return err
 	}
 	for {
+		over, err := p.atEnd()
+		if err != nil {
+			return err
+		}
 		if err := p.paint(); err != nil {
 			return err
 		}
-		if p.ended && !p.paused {
-			if p.more == nil {
-				return nil
-			}
-			more, err := p.more()
-			if err != nil {
-				return err
-			}
-			p.ended = !more
-			if err := p.applyUntil(p.at); err != nil {
-				return err
-			}
-			if !more {
-				return nil
-			}
+		if over {
+			return nil
 		}
 		before := time.Now()
 		wait := p.wait()
@@ -103,6 +95,7 @@ func (p *player) run() (err error) {
 				continue
 			}
 			p.at += time.Duration(float64(time.Since(before)) * p.opt.Speed)
+		case <-p.news:
 		case k := <-p.keys:
 			if !p.paused {
 				p.at += time.Duration(float64(time.Since(before)) * p.opt.Speed)
@@ -118,6 +111,23 @@ func (p *player) run() (err error) {
 			return err
 		}
 	}
+}
+
+// atEnd looks for more where there is nothing left to show, and says whether that is all.
+func (p *player) atEnd() (over bool, err error) {
+	if !p.ended || p.paused {
+		return false, nil
+	}
+	if p.more == nil {
+		return true, nil
+	}
+	more, err := p.more()
+	if err != nil {
+		return false, err
+	}
+	p.ended = !more
+	p.at = p.tr.duration() // what comes is shown as it comes
+	return !more, p.applyUntil(p.at)
 }
 
 // tick is how often the clock in the status line moves; frame the least time between

@@ -49,8 +49,11 @@ func (p *player) status() string {
 	if p.paused {
 		how = "paused"
 	}
-	words := fmt.Sprintf(" %s %gx  %s / %s  %s  ? keys  q quit  %s", how, p.opt.Speed,
-		recording.Clock(p.at), recording.Clock(p.tr.duration()), p.bar(), printable(p.tr.title()))
+	first, last := p.bar()+"  ? keys  q quit", printable(p.tr.title())
+	if p.more != nil { // of one that runs: who else watches comes before the rest
+		first, last = last, first
+	}
+	words := fmt.Sprintf(" %s %gx  %s / %s  %s  %s", how, p.opt.Speed, recording.Clock(p.at), recording.Clock(p.tr.duration()), first, last)
 	if p.find.say != "" {
 		words = " " + printable(p.find.say) + " " + words
 	}

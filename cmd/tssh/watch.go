@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	xterm "golang.org/x/term"
@@ -37,39 +38,52 @@ func (a *app) watch(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	t := &remoteTrack{get: func(path string, v any) error { return hubJSON(ctx, hc, "/api/recordings/"+url.PathEscape(id)+path, v) }}
+	base := "/api/recordings/" + url.PathEscape(id)
+	t := &remoteTrack{
+		get: func(path string, v any) error { return hubJSON(ctx, hc, base+path, v) },
+		stream: func(ctx context.Context, from int) (io.ReadCloser, error) {
+			resp, err := hubGet(ctx, hc, base+"/live", url.Values{"from": {strconv.Itoa(from)}})
+			if err != nil {
+				return nil, err
+			}
+			return resp.Body, nil
+		},
+	}
 	if err := t.refresh(); err != nil {
 		return err
 	}
 	if len(t.d.Channels) == 0 {
 		return failed("nothing has been asked for on this connection yet")
 	}
-	return watchTrack(t, a.in, a.outFile)
+	return watchTrack(ctx, t, a.in, a.outFile)
 }
 
-func watchTrack(t *remoteTrack, in, out *os.File) error {
+// watchTrack shows a session as it goes on. The hub sends each frame when it has it.
+func watchTrack(ctx context.Context, t *remoteTrack, in, out *os.File) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	t.choose()
 	p := newPlayer(t, playOptions{Speed: 1, Idle: time.Second}, in, out)
 	p.from = t.duration()
-	var asked time.Time
-	p.more = func() (bool, error) {
-		if !t.d.Live {
-			return false, nil
-		}
-		if time.Since(asked) < pollLive {
-			return true, nil
-		}
-		asked = time.Now()
-		return true, t.refresh()
-	}
+	news := make(chan struct{}, 1)
+	p.news = news
+	var followed sync.WaitGroup
+	defer followed.Wait()
+	defer cancel()
+	followed.Go(func() { // ends with the session, or with ctx
+		t.follow(ctx, func() {
+			select {
+			case news <- struct{}{}:
+			default:
+			}
+		})
+	})
+	p.more = t.more
 	if err := p.run(); err != nil {
 		return explain(err)
 	}
 	return nil
 }
-
-// pollLive is how often the hub is asked for more. A host sends every few seconds.
-const pollLive = time.Second
 
 func hubJSON(ctx context.Context, hc *http.Client, path string, v any) error {
 	resp, err := hubGet(ctx, hc, path, nil)
@@ -83,32 +97,46 @@ func hubJSON(ctx context.Context, hc *http.Client, path string, v any) error {
 	return nil
 }
 
-// remoteTrack is a recording at the hub, of which frames come when they are needed.
+// remoteTrack is a recording at the hub, of which frames come when they are needed, and those of
+// a session that runs by themselves (watchfollow.go).
 type remoteTrack struct {
-	get func(path string, v any) error
-	d   struct {
-		Who      string  `json:"who"`
-		User     string  `json:"local_user"`
-		Host     string  `json:"host"`
-		Live     bool    `json:"live"`
-		Duration float64 `json:"duration"`
-		Channels []struct {
-			N      uint32  `json:"n"`
-			Type   string  `json:"type"`
-			PTY    bool    `json:"pty"`
-			Cols   int     `json:"cols"`
-			Rows   int     `json:"rows"`
-			Opened float64 `json:"opened"`
-		} `json:"channel_list"`
-		Frames []struct {
-			First    float64 `json:"first"`
-			Keyframe bool    `json:"keyframe"`
-		} `json:"frames"`
-	}
-	ch      uint32
+	get     func(path string, v any) error
 	open    recording.Open
+	ch      uint32
 	frame   int // the next to get
 	pending []remoteEvent
+
+	// stream asks the hub for what comes from a frame on.
+	stream func(ctx context.Context, from int) (io.ReadCloser, error)
+
+	mu   sync.Mutex
+	came map[int]remoteFrame // by the stream, the last ones
+	over bool                // nothing comes any more
+	err  error               // why, if it is not the session's end
+	d    remoteDetail
+}
+
+// remoteDetail is what the hub says of a recording.
+type remoteDetail struct {
+	Who      string  `json:"who"`
+	User     string  `json:"local_user"`
+	Host     string  `json:"host"`
+	Live     bool    `json:"live"`
+	Duration float64 `json:"duration"`
+	Channels []struct {
+		N      uint32  `json:"n"`
+		Type   string  `json:"type"`
+		PTY    bool    `json:"pty"`
+		Cols   int     `json:"cols"`
+		Rows   int     `json:"rows"`
+		Opened float64 `json:"opened"`
+	} `json:"channel_list"`
+	Frames   []frameIndex `json:"frames"`
+	Watchers []struct {
+		Who  string `json:"who"`
+		Node string `json:"node"`
+		You  bool   `json:"you"`
+	} `json:"watchers"`
 }
 
 type remoteEvent struct {
@@ -144,16 +172,29 @@ func (t *remoteTrack) choose() {
 }
 
 func (t *remoteTrack) fetch(i int) (remoteFrame, error) {
-	var f remoteFrame
+	t.mu.Lock()
+	f, came := t.came[i]
+	t.mu.Unlock()
+	if came {
+		return f, nil
+	}
 	err := t.get("/frames/"+strconv.Itoa(i), &f)
 	return f, err
+}
+
+// index is the frames that there are now.
+func (t *remoteTrack) index() []frameIndex {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.d.Frames
 }
 
 func (t *remoteTrack) start(at time.Duration) (*term.Term, error) {
 	t.pending, t.frame = nil, 0
 	screen := blankScreen(t.open)
-	for i := len(t.d.Frames) - 1; i > 0; i-- {
-		if !t.d.Frames[i].Keyframe || t.d.Frames[i].First > at.Seconds() {
+	frames := t.index()
+	for i := len(frames) - 1; i > 0; i-- {
+		if !frames[i].Keyframe || frames[i].First > at.Seconds() {
 			continue
 		}
 		f, err := t.fetch(i)
@@ -191,7 +232,7 @@ func (t *remoteTrack) next() (playEvent, error) {
 				}
 			}
 		}
-		if t.frame >= len(t.d.Frames) {
+		if t.frame >= len(t.index()) {
 			return playEvent{}, io.EOF
 		}
 		f, err := t.fetch(t.frame)
@@ -204,15 +245,19 @@ func (t *remoteTrack) next() (playEvent, error) {
 }
 
 func (t *remoteTrack) duration() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	return time.Duration(t.d.Duration * float64(time.Second))
 }
 
 func (t *remoteTrack) title() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	state := "live"
 	if !t.d.Live {
 		state = "over"
 	}
-	return fmt.Sprintf("%s: %s as %s on %s", state, t.d.Who, t.d.User, t.d.Host)
+	return fmt.Sprintf("%s: %s as %s on %s%s", state, t.d.Who, t.d.User, t.d.Host, t.watchedBy())
 }
 
 func (t *remoteTrack) close() {}

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -27,17 +29,14 @@ func TestWatch(t *testing.T) {
 	}
 	var mu sync.Mutex
 	var asked []string
-	grown, over := false, false
+	stream, send := io.Pipe()
+	lost := 0 // connections that break at once
 	tr := &remoteTrack{get: func(path string, v any) error {
 		mu.Lock()
 		defer mu.Unlock()
 		asked = append(asked, path)
 		text := ""
 		switch {
-		case path == "" && over:
-			text = detail(false, "9.3", 3)
-		case path == "" && grown:
-			text = detail(true, "9.2", 3)
 		case path == "":
 			text = detail(true, "5.5", 2)
 		default:
@@ -48,7 +47,26 @@ func TestWatch(t *testing.T) {
 			text = frames[n]
 		}
 		return json.Unmarshal([]byte(text), v)
+	}, stream: func(_ context.Context, from int) (io.ReadCloser, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if from != 2 {
+			return nil, fmt.Errorf("followed from frame %d on", from)
+		}
+		if lost++; lost == 1 {
+			return io.NopCloser(strings.NewReader(": live\n\nevent: fra")), nil
+		}
+		return stream, nil
 	}}
+	say := func(name, data string) {
+		t.Helper()
+		if _, err := fmt.Fprintf(send, "event: %s\nid: 3\ndata: %s\n\n", name, data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	state := func(live bool, more string) string {
+		return strings.Replace(strings.Replace(detail(live, "0", 0), `"frames":[]`, `"frames":null`+more, 1), `"duration":0,`, "", 1)
+	}
 	if err := tr.refresh(); err != nil {
 		t.Fatal(err)
 	}
@@ -58,12 +76,12 @@ func TestWatch(t *testing.T) {
 	}
 	defer master.Close()
 	defer tty.Close()
-	if err := pty.Setsize(tty, &pty.Winsize{Cols: 150, Rows: 12}); err != nil {
+	if err := pty.Setsize(tty, &pty.Winsize{Cols: 220, Rows: 12}); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- watchTrack(tr, tty, tty) }()
-	screen := term.New(150, 12)
+	go func() { done <- watchTrack(t.Context(), tr, tty, tty) }()
+	screen := term.New(220, 12)
 	var all []byte
 	parts := make(chan []byte, 256)
 	go func() { // ends when master is closed
@@ -97,12 +115,15 @@ func TestWatch(t *testing.T) {
 			t.Error("what was before the keyframe was asked for")
 		}
 	}
-	grown = true
 	mu.Unlock()
+	say("state", state(true, `,"watchers":[{"who":"bob@example.com","you":true},{"who":"olga@example.com\u001b[2J"}]`))
+	wait("also watching: olga@example.com?[2J")
+	began := time.Now()
+	say("frame", `{"row":{"n":2,"first":9,"last":9.2,"keyframe":false},"frame":`+frames[2]+`}`)
 	wait("keyframe joined goes on")
-	mu.Lock()
-	over = true
-	mu.Unlock()
+	t.Logf("shown %v after the hub sent it, nine seconds of quiet before", time.Since(began))
+	say("state", state(false, ""))
+	say("end", "{}")
 	wait("over: alice@example.com")
 	if err := <-done; err != nil {
 		t.Error(err)

@@ -18,7 +18,7 @@ func (h *host) live(ctx context.Context, c *netmap.Client, srv *sshd.Server) err
 	l, err := live.NewHost(live.HostConfig{
 		HTTP: c.HTTP, Log: h.log,
 		End:     func(e live.End) error { return endSession(c.Map(), srv, e) },
-		Watched: func(live.Watched) {},
+		Watched: func(w live.Watched) { h.spool.Watch(w.Session, len(w.Watchers) > 0) },
 	})
 	if err != nil {
 		return err

@@ -381,6 +381,7 @@ func (h *host) openStores() error {
 		SealTo:      h.seal.recipients,
 		Countersign: h.countersign,
 		Witness:     h.witness,
+		Hurry:       h.shipNow,
 	})
 	if err != nil {
 		return fmt.Errorf("spool: %w", err)

@@ -66,7 +66,8 @@ type (
 		Mesh        string        `json:"mesh"`
 		SrcAddr     string        `json:"src_addr"`
 		ChannelList []channelJSON `json:"channel_list"`
-		MayEnd      bool          `json:"may_end,omitempty"` // the viewer may end it
+		MayEnd      bool          `json:"may_end,omitempty"`  // the viewer may end it
+		Watchers    []watcherJSON `json:"watchers,omitempty"` // of one that runs, where its rule has them shown
 		Frames      []frameRow    `json:"frames"`
 		Problems    []string      `json:"problems,omitempty"`
 		Locked      bool          `json:"locked,omitempty"`    // sealed, and no key here opens it
@@ -240,11 +241,11 @@ func (v *Viewer) detail(w http.ResponseWriter, r *http.Request, id policy.Identi
 	return nil
 }
 
-// describe makes the description and the index of a recording.
-func (v *Viewer) describe(id policy.Identity, sum *store.Summary) (detailJSON, error) {
+// describeShort makes the description of a recording, without its index.
+func (v *Viewer) describeShort(id policy.Identity, sum *store.Summary) detailJSON {
 	m := &sum.Meta
 	out := detailJSON{summaryJSON: summarize(id, sum), Viewer: viewerJSON{id.Who(), id.Name}, Because: v.because(id, sum), UID: m.UID, Rule: m.Rule, Client: m.Client, Mesh: m.Mesh, SrcAddr: m.SrcAddr,
-		MayEnd: v.mayEnd(id, sum), ChannelList: make([]channelJSON, 0, len(sum.Channels))}
+		MayEnd: v.mayEnd(id, sum), Watchers: v.watchers(id, sum), ChannelList: make([]channelJSON, 0, len(sum.Channels))}
 	for _, c := range sum.Channels {
 		out.ChannelList = append(out.ChannelList, channelJSON{c.N, c.Type, c.Command, c.PTY, c.Cols, c.Rows, c.Opened.Seconds(), c.Closed.Seconds(), exit(c.Exit)})
 	}
@@ -254,6 +255,12 @@ func (v *Viewer) describe(id policy.Identity, sum *store.Summary) (detailJSON, e
 	if sum.Problem != "" {
 		out.Problems = append(out.Problems, sentence(sum.Problem))
 	}
+	return out
+}
+
+// describe makes the description and the index of a recording.
+func (v *Viewer) describe(id policy.Identity, sum *store.Summary) (detailJSON, error) {
+	out := v.describeShort(id, sum)
 	err := v.open.with(sum, func(f *recording.Reader) error {
 		index := f.Index()
 		if len(index) > maxIndex {
@@ -262,7 +269,7 @@ func (v *Viewer) describe(id policy.Identity, sum *store.Summary) (detailJSON, e
 		}
 		out.Frames = make([]frameRow, len(index))
 		for i, fi := range index {
-			out.Frames[i] = frameRow{i, fi.First.Seconds(), fi.Last.Seconds(), fi.Size, fi.Events, fi.Keyframe}
+			out.Frames[i] = row(i, fi)
 		}
 		out.Duration = max(out.Duration, f.Duration().Seconds())
 		if sealed, open, to := f.Sealed(); sealed {
@@ -274,7 +281,7 @@ func (v *Viewer) describe(id policy.Identity, sum *store.Summary) (detailJSON, e
 }
 
 func (v *Viewer) frame(w http.ResponseWriter, r *http.Request, id policy.Identity) error {
-	sum, err := v.allowed(r, id)
+	sum, err := v.shown(r, id)
 	if err != nil {
 		return err
 	}
@@ -337,7 +344,7 @@ func encodeFrame(n int, events []recording.Event, key *recording.Keyframe) frame
 
 // file gives the recording as it is, for tssh verify and tssh play.
 func (v *Viewer) file(w http.ResponseWriter, r *http.Request, id policy.Identity) error {
-	sum, err := v.allowed(r, id)
+	sum, err := v.shown(r, id)
 	if err != nil {
 		return err
 	}

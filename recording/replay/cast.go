@@ -15,7 +15,7 @@ import (
 
 // cast gives one channel as an asciicast.
 func (v *Viewer) cast(w http.ResponseWriter, r *http.Request, id policy.Identity) error {
-	sum, err := v.allowed(r, id)
+	sum, err := v.shown(r, id)
 	if err != nil {
 		return err
 	}

@@ -31,6 +31,7 @@
 //	/api/recordings/ID/why             {"id","may":[{"what":"watch","yes":true,"because":"..."}...]}: watch, end
 //	/api/search?q=WORDS&before=N       {"recordings":[summary with "lines"...],"next":N}: package recording/find
 //
+//	/api/recordings/ID/live?from=N     server-sent events, below
 //	POST /api/recordings/ID/end        {"reason":WORDS}: End
 //
 // GET only but for the last. Times in JSON are seconds since the recording's start, bytes are base64. A refusal
@@ -40,6 +41,24 @@
 // signal carry bytes in d, the others JSON in j. A keyframe {channel,cols,rows,data} is what
 // a terminal showed just before the first event of its frame; to show second t a player takes
 // the nearest frame at or before t that has one, and applies events from there.
+//
+// # Following what runs
+//
+// A stream of /live sends frame N and all after it as soon as they are here, until the session
+// is over; nobody polls. Frames are numbered, so who joins late takes the description, begins at
+// the last keyframe and follows from the number of frames it knows: no gap, and nothing is shown
+// twice. Its events:
+//
+//	state    the description without frames, duration and size, when it is another than before
+//	frame    {"row":{...},"frame":{...}}; its id is N+1, which a browser that comes back says in Last-Event-ID
+//	end      the session is over and all of it was sent
+//	refused  {"error":"A sentence."}: who watches may not any more
+//
+// Identity and policy are asked again before everything that is sent. Whoever has a stream, and
+// for twenty seconds whoever asked for a part of a session that runs in another way, is told to
+// the host as watching (recording/live); where the session's rule has showWatchers they are in
+// "watchers" of the description. There the list has no picture of what runs, since it asks for
+// these by itself. While somebody watches, the host cuts frames up to five times a second.
 //
 // # Who may see what
 //
@@ -55,6 +74,7 @@
 //	recording.open       description and index
 //	recording.view       with "from", the second at which somebody began to watch; again when they
 //	                     jump elsewhere
+//	recording.watch      a stream began, with "from"; recording.watched: it ended, with "until"
 //	recording.download   with "as", tsr, cast, text or html
 //	recording.transcript
 //	recording.why

@@ -28,7 +28,7 @@ type openFile struct {
 
 	mu   sync.Mutex // a recording.Reader is for one at a time
 	r    *recording.Reader
-	src  *store.Reader
+	src  *growing
 	size int64
 }
 
@@ -51,12 +51,21 @@ func (o *openFiles) with(sum *store.Summary, fn func(*recording.Reader) error) e
 	return fn(f.r)
 }
 
+// growing is a file of which more can be read later.
+type growing struct{ *store.Reader }
+
 // renew opens the recording, or lets it see what was appended. f.mu is held.
 func (f *openFile) renew(s *store.Store, keys *recording.Keys, sum *store.Summary) error {
-	src, err := s.Read(sum.Meta.ID)
+	file, err := s.Read(sum.Meta.ID)
 	if err != nil {
 		return err
 	}
+	if f.r != nil && file.Size() > f.size {
+		f.src.Reader.Close()
+		f.src.Reader, f.size = file, file.Size()
+		return f.r.Refresh(f.size)
+	}
+	src := &growing{file}
 	r, err := keys.NewReader(src, src.Size())
 	if err != nil {
 		src.Close()

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,10 +28,18 @@ type world struct {
 	t       *testing.T
 	store   *store.Store
 	viewer  *Viewer
-	audited []audit.Entry
 	failing bool // the audit log does not take entries
+
+	mu      sync.Mutex // of what a server of its own goroutines reads
+	audited []audit.Entry
 	now     time.Time
 	policy  *policy.Policy
+}
+
+func (w *world) swapPolicy(p *policy.Policy) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.policy = p
 }
 
 func newWorld(t *testing.T) *world {
@@ -51,7 +60,11 @@ func newWorld(t *testing.T) *world {
 func (w *world) newViewer(who policy.Identity) *Viewer {
 	w.t.Helper()
 	v, err := New(Config{
-		Store: w.store, Policy: func() *policy.Policy { return w.policy },
+		Store: w.store, Policy: func() *policy.Policy {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.policy
+		},
 		WhoIs: func(r *http.Request) (policy.Identity, bool) {
 			switch {
 			case strings.HasPrefix(r.RemoteAddr, "100.64.0.1:"):
@@ -69,10 +82,16 @@ func (w *world) newViewer(who policy.Identity) *Viewer {
 			if w.failing {
 				return errors.New("disk full")
 			}
+			w.mu.Lock()
+			defer w.mu.Unlock()
 			w.audited = append(w.audited, e)
 			return nil
 		},
-		Clock: func() time.Time { return w.now },
+		Clock: func() time.Time {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.now
+		},
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -147,6 +166,10 @@ func TestWhereRequestsMayComeFrom(t *testing.T) {
 		{"cross-site form", "POST", hub + "/api/recordings", fromAlice, []string{"Sec-Fetch-Site: cross-site", "Origin: http://evil.example", "Content-Type: application/x-www-form-urlencoded"}, 403},
 		{"cross-site form of an old browser", "POST", hub + "/", fromAlice, []string{"Origin: http://evil.example"}, 403},
 		{"own form", "POST", hub + "/api/recordings", fromAlice, []string{"Sec-Fetch-Site: same-origin"}, 405},
+		{"follow: from another site", "GET", hub + "/api/recordings/x/live?from=0", fromAlice, []string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors", "Accept: text/event-stream"}, 403},
+		{"follow: another origin", "GET", hub + "/api/recordings/x/live?from=0", fromAlice, []string{"Origin: http://evil.example", "Accept: text/event-stream"}, 403},
+		{"follow: rebound name", "GET", "http://evil.example/api/recordings/x/live?from=0", fromAlice, []string{"Accept: text/event-stream"}, 421},
+		{"follow: own page", "GET", hub + "/api/recordings/x/live?from=0", fromAlice, []string{"Sec-Fetch-Site: same-origin", "Accept: text/event-stream"}, 404},
 		{"end: by our page", "POST", hub + "/api/recordings/x/end", fromAlice, []string{"Sec-Fetch-Site: same-origin", "Origin: http://hub.demo.internal", "Content-Type: application/json"}, 400},
 		{"end: by a program", "POST", hub + "/api/recordings/x/end", fromAlice, []string{"Content-Type: application/json"}, 400},
 		{"end: cross-site fetch", "POST", hub + "/api/recordings/x/end", fromAlice, []string{"Sec-Fetch-Site: cross-site", "Origin: http://evil.example", "Content-Type: application/json"}, 403},
@@ -159,6 +182,8 @@ func TestWhereRequestsMayComeFrom(t *testing.T) {
 		{"end: nobody", "POST", hub + "/api/recordings/x/end", fromNobody, []string{"Content-Type: application/json"}, 403},
 		{"end: loopback without the cookie", "POST", "http://localhost/api/recordings/x/end", fromLoopback, []string{"Content-Type: application/json"}, 401},
 		{"end: loopback, token in the address", "POST", "http://localhost/api/recordings/x/end?token=" + token, fromLoopback, []string{"Content-Type: application/json"}, 401},
+		{"end: loopback, at its place with the cookie", "POST", "http://localhost" + place + "/api/recordings/x/end", fromLoopback, []string{cookie, "Content-Type: application/json"}, 400},
+		{"end: loopback, cookie, not the place", "POST", "http://localhost/api/recordings/x/end", fromLoopback, []string{cookie, "Content-Type: application/json"}, 401},
 		{"end: by GET", "GET", hub + "/api/recordings/x/end", fromAlice, nil, 404},
 		{"end: PUT", "PUT", hub + "/api/recordings/x/end", fromAlice, []string{"Content-Type: application/json"}, 405},
 		{"post elsewhere", "POST", hub + "/api/recordings/x", fromAlice, []string{"Sec-Fetch-Site: same-origin", "Content-Type: application/json"}, 405},

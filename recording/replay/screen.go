@@ -33,7 +33,10 @@ func (v *Viewer) screen(w http.ResponseWriter, r *http.Request, id policy.Identi
 		return err
 	}
 	out := screenJSON{Lines: []string{}}
-	if ch, ok := terminalOf(&sum); ok {
+	// The list asks for this by itself. Nobody is shown as watching by that, so where watchers
+	// are shown there is no picture of what runs.
+	secret := v.cfg.Live != nil && sum.Live && v.may(v.cfg.Policy(), id, &sum).Named && !v.watches(id, &sum)
+	if ch, ok := terminalOf(&sum); ok && !secret {
 		err = v.open.with(&sum, func(f *recording.Reader) error { return lastScreen(f, ch, &out) })
 	}
 	if err != nil {

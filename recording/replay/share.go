@@ -40,7 +40,7 @@ type proofJSON struct {
 // plays what it decodes from that and checks the signatures (web/src/tsr.ts), and whoever gets it can save the recording
 // and ask `tssh verify`. Its content policy lets it load and send nothing.
 func (v *Viewer) share(w http.ResponseWriter, r *http.Request, id policy.Identity) error {
-	sum, err := v.allowed(r, id)
+	sum, err := v.shown(r, id)
 	if err != nil {
 		return err
 	}

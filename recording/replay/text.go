@@ -165,7 +165,7 @@ func lineOf(l transcript.Line) lineJSON {
 
 // transcript gives the commands and marks, and lines from the one that "from" numbers.
 func (v *Viewer) transcript(w http.ResponseWriter, r *http.Request, id policy.Identity) error {
-	sum, err := v.allowed(r, id)
+	sum, err := v.shown(r, id)
 	if err != nil {
 		return err
 	}
@@ -205,7 +205,7 @@ func transcriptOf(t *transcript.Transcript, from, n int) transcriptJSON {
 
 // searchOne looks through the lines of one recording, for words in any case or a regular expression (RE2).
 func (v *Viewer) searchOne(w http.ResponseWriter, r *http.Request, id policy.Identity) error {
-	sum, err := v.allowed(r, id)
+	sum, err := v.shown(r, id)
 	if err != nil {
 		return err
 	}
@@ -321,7 +321,7 @@ func (v *Viewer) search(w http.ResponseWriter, r *http.Request, id policy.Identi
 
 // text gives the transcript as a text file: each command with its time and how it ended, and the lines under it.
 func (v *Viewer) text(w http.ResponseWriter, r *http.Request, id policy.Identity) error {
-	sum, err := v.allowed(r, id)
+	sum, err := v.shown(r, id)
 	if err != nil {
 		return err
 	}

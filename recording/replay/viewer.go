@@ -54,6 +54,8 @@ type Viewer struct {
 	seen   *seen
 	pace   pace
 	texts  *texts
+
+	streams streams
 }
 
 // New makes a Viewer.
@@ -111,6 +113,7 @@ func (v *Viewer) api() map[string]func(http.ResponseWriter, *http.Request, polic
 		"GET /api/recordings/{id}/screen":     v.screen,
 		"GET /api/recordings/{id}/why":        v.why,
 		"GET /api/search":                     v.search,
+		"GET /api/recordings/{id}/live":       v.stream,
 		"POST /api/recordings/{id}/end":       v.end,
 	}
 }

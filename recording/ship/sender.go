@@ -117,6 +117,7 @@ func (s *Sender) Run(ctx context.Context) error {
 	var tried time.Time    // when it last was
 	var upAt time.Time     // it is not asked before
 	trouble := make(chan error, atOnce)
+	missed := false // something was under way when it should have been hurried
 	tick := time.NewTicker(look)
 	defer tick.Stop()
 	for {
@@ -125,7 +126,9 @@ func (s *Sender) Run(ctx context.Context) error {
 			return ctx.Err()
 		case err := <-trouble:
 			upAt, down = s.noteTrouble(err, upAt, down)
-			continue
+			if err != nil || !missed {
+				continue
+			}
 		case <-tick.C:
 		case <-s.kick:
 			if now := time.Now(); now.Sub(tried) >= look {
@@ -137,12 +140,15 @@ func (s *Sender) Run(ctx context.Context) error {
 			continue
 		}
 		tried = now
-		for _, it := range s.due(s.cfg.Spool.Recordings(), now) {
+		var items []recording.Progress
+		items, missed = s.due(s.cfg.Spool.Recordings(), now)
+		for _, it := range items {
 			select {
 			case slots <- struct{}{}:
 			default:
 				s.idle(it.ID)
-				continue // the next look
+				missed = true
+				continue // when a slot is free
 			}
 			wg.Go(func() { // ends with its requests, which end with ctx
 				err := s.send(ctx, it)
@@ -188,12 +194,12 @@ func nextWait(d, most time.Duration) time.Duration { return min(max(2*d, firstWa
 // jitter spreads hosts that lost the same recorder at the same moment.
 func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 
-// due chooses what has something to send and marks it busy.
-func (s *Sender) due(items []recording.Progress, now time.Time) []recording.Progress {
+// due chooses what has something to send and marks it busy. It says whether something has grown
+// while it is being sent.
+func (s *Sender) due(items []recording.Progress, now time.Time) (out []recording.Progress, missed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	there := make(map[string]bool, len(items))
-	var out []recording.Progress
 	var behind int64
 	for _, it := range items {
 		there[it.ID] = true
@@ -204,6 +210,7 @@ func (s *Sender) due(items []recording.Progress, now time.Time) []recording.Prog
 		}
 		behind += it.Durable - p.acked
 		grown := !p.known || p.acked < it.Durable || it.Final
+		missed = missed || p.busy && p.acked < it.Durable
 		if p.busy || now.Before(p.again) || !grown && now.Sub(p.sent) < touchEvery {
 			continue
 		}
@@ -216,7 +223,7 @@ func (s *Sender) due(items []recording.Progress, now time.Time) []recording.Prog
 		}
 	}
 	s.status.Recordings, s.status.Behind = len(items), behind
-	return out
+	return out, missed
 }
 
 func (s *Sender) idle(id string) {

@@ -263,6 +263,7 @@ func (s *Store) take(r *rec, size int64, complete bool) {
 	r.sum, r.words, r.heard, r.sealed = sum, words, s.cfg.Clock(), r.sealed || complete
 	s.bytes += grown
 	s.byHost[r.host] += grown
+	s.grownLocked(r.id)
 	s.mu.Unlock()
 	if complete {
 		s.closeReader(r)

@@ -82,7 +82,8 @@ type Store struct {
 	bytes  int64
 	byHost map[string]int64
 	swept  time.Time
-	gone   map[string]bool // deleted
+	gone   map[string]bool                   // deleted
+	follow map[string]map[chan struct{}]bool // by recording: who waits for more of it
 }
 
 // rec is one recording. The fields from sum on are guarded by Store.mu, so that lists need one
@@ -122,7 +123,7 @@ func Open(cfg Config) (*Store, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("store: open: %w", err)
 	}
-	s := &Store{cfg: cfg, recs: map[string]*rec{}, byHost: map[string]int64{}, gone: map[string]bool{}}
+	s := &Store{cfg: cfg, recs: map[string]*rec{}, byHost: map[string]int64{}, gone: map[string]bool{}, follow: map[string]map[chan struct{}]bool{}}
 	if err := s.rebuild(); err != nil {
 		return nil, fmt.Errorf("store: open %s: %w", cfg.Dir, err)
 	}

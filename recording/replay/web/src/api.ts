@@ -54,6 +54,7 @@ export interface Detail extends Summary {
   src_addr: string;
   channel_list: Channel[];
   may_end?: boolean; // whoever looks at it may end it
+  watchers?: { who: string; node?: string; since: string; you?: boolean }[]; // of one that runs
   frames: FrameInfo[];
   problems?: string[];
   locked?: boolean; // sealed, and no key of the recorder opens it

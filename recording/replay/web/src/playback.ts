@@ -13,7 +13,7 @@ import type { Recording } from "./recording";
 import type { View } from "./view";
 
 export const SPEEDS = [0.25, 0.5, 1, 2, 4, 8, 16];
-const FAR = 9; // seconds behind the end at which following a running recording jumps
+const FAR = 40; // frames behind the end at which following a running recording jumps
 const PAUSE = 0.5; // seconds of an idle stretch that are shown at either end, at speed 1
 
 export interface Hooks {
@@ -118,7 +118,7 @@ export class Playback {
       this.show();
       void this.seek(this.t);
     }
-    if (this.following && this.rec.end - this.t > FAR) void this.jump(this.rec.end - FAR / 3);
+    if (this.following && this.rec.d.frames.length - this.frameNo > FAR) void this.jump(this.rec.end);
     this.tell();
   }
 
@@ -239,10 +239,11 @@ export class Playback {
     const dt = Math.min(0.25, (now - this.ticked) / 1000);
     this.ticked = now;
     if (!this.playing || this.busy || !this.view) return;
-    let t = Math.min(this.rec.end, this.t + dt * this.speed);
+    // Who follows sees what there is as it comes, however long nothing was before.
+    let t = this.following ? this.rec.end : Math.min(this.rec.end, this.t + dt * this.speed);
     const pause = PAUSE * Math.max(1, this.speed);
     const next = this.upcoming();
-    if (this.skipIdle && next.t - this.lastEvent >= IDLE && t - this.lastEvent > pause && next.t - t > pause) {
+    if (!this.following && this.skipIdle && next.t - this.lastEvent >= IDLE && t - this.lastEvent > pause && next.t - t > pause) {
       this.hooks.skipped(next.t - pause - t);
       t = next.t - pause;
     }

@@ -3,6 +3,7 @@
 import * as api from "./api";
 import { h, replace } from "./dom";
 import { endButton } from "./end";
+import { follow } from "./follow";
 import { clock, length, size, wall, when } from "./format";
 import { ending } from "./list";
 import { showLocked } from "./locked";
@@ -10,8 +11,6 @@ import { Notes } from "./notes";
 import { Playback, SPEEDS } from "./playback";
 import { Recording } from "./recording";
 import { Timeline } from "./timeline";
-
-const POLL = 1500; // ms between looks at a recording that is still being made
 
 const KEYS: [string, string][] = [
   ["Space or K", "play, pause"],
@@ -60,6 +59,7 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
   const textButton = h("button", { type: "button", class: "toggle text", title: "transcript (T)", "aria-pressed": "false" }, "Transcript");
   const copyButton = h("button", { type: "button", class: "toggle copy", title: "copy the text in view (Y)" }, "Copy");
   const helpButton = h("button", { type: "button", class: "toggle keys", title: "keys (?)", "aria-label": "keys" }, "?");
+  const watchers = h("p", { class: "watchers", role: "status", hidden: true });
   const state = h("p", { class: "banner", role: "status", hidden: true });
   const problem = h("p", { class: "banner bad", role: "alert", hidden: true });
   const end = h("span", { class: "endmark" });
@@ -151,6 +151,9 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
     channel.value = String(player.channel);
     replace(end, ending(d()));
     goLive.hidden = !d().live;
+    const others = (d().watchers ?? []).filter((w) => !w.you).map((w) => (w.node ? `${w.who} (${w.node})` : w.who));
+    watchers.textContent = d().watchers === undefined ? "" : others.length > 0 ? `Also watching: ${others.join(", ")}` : "Nobody else is watching";
+    watchers.hidden = watchers.textContent === "";
     stop.button.hidden = !d().may_end;
     line.index(d().frames, rec.end);
     const words: string[] = [...(d().problems ?? [])];
@@ -173,7 +176,7 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
         s.channel_list.some((c) => c.type !== "sftp") && h("a", { href: `${api.base}/api/recordings/${encodeURIComponent(id)}/cast?version=2`, download: `${id}.v2.cast`, title: "asciicast v2, for older players" }, "v2"),
         h("a", { href: `${api.base}/api/recordings/${encodeURIComponent(id)}/text`, download: `${id}.txt`, title: "the text, by command" }, ".txt"),
         h("a", { href: `${api.base}/api/recordings/${encodeURIComponent(id)}/file`, download: `${id}.tsr`, title: "the recording itself, to play and verify" }, ".tsr"))),
-    command, state, problem,
+    command, watchers, state, problem,
     h("div", { class: "frame" }, stage, skipped),
     line.box,
     h("div", { class: "controls" }, playButton, back, forth, time, h("span", { class: "space" }), channel, goLive, speed, idle, textButton, copyButton, full, stop.button, helpButton),
@@ -254,20 +257,22 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
   run(notes.load().then(() => (params.get("q") ? notes.search(params.get("q")!, params.get("re") === "1") : undefined)));
   if (params.get("text") === "1") run(notes.show(true));
 
-  const follow = async () => {
-    try {
-      if (!document.hidden && (await rec.grow())) {
+  if (d().live) {
+    follow(rec, {
+      grown: () => {
+        line.index(d().frames, rec.end);
+        player.grown();
+      },
+      changed: describe,
+      over: () => {
         describe();
         player.grown();
-        if (!d().live) run(notes.reload());
-      }
-      player.hooks.recovered();
-    } catch (err) {
-      player.hooks.failed(err);
-    }
-    if (d().live) window.setTimeout(follow, POLL);
-  };
-  if (d().live) window.setTimeout(follow, POLL);
+        run(notes.reload());
+      },
+      failed: (err) => player.hooks.failed(err),
+      recovered: () => player.hooks.recovered(),
+    });
+  }
 }
 
 function about(s: api.Detail): HTMLElement {

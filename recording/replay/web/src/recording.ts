@@ -53,15 +53,23 @@ export class Recording {
     return lo;
   }
 
-  // grow asks for the index again; true when there is more than before.
-  async grow(): Promise<boolean> {
-    const before = this.d;
-    this.d = await api.detail(before.id);
-    // The last frame known before may have been open still: take it anew.
-    if (this.d.frames.length !== before.frames.length || this.d.duration !== before.duration) {
-      this.forget(before.frames.length - 1);
-      return true;
+  // take adds a frame that came by itself; false when it is not the next one.
+  take(row: api.FrameInfo, f: api.Frame): boolean {
+    if (row.n !== this.d.frames.length) return false;
+    this.d.frames.push(row);
+    this.d.duration = Math.max(this.d.duration, row.last);
+    this.d.size += row.bytes;
+    this.cache.set(row.n, Promise.resolve(f));
+    this.loaded.set(row.n, f);
+    for (const old of this.cache.keys()) {
+      if (this.cache.size <= KEPT) break;
+      this.forget(old);
     }
-    return this.d.live !== before.live || this.d.complete !== before.complete;
+    return true;
+  }
+
+  // became takes what is said of the recording now, without its index.
+  became(d: api.Detail): void {
+    this.d = { ...d, frames: this.d.frames, duration: this.d.duration, size: this.d.size };
   }
 }
