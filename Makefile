@@ -4,6 +4,7 @@
 # make matrix  every client with large files; writes the table of docs/clients.md
 # make regress OpenSSH's own regression tests against tsshd, those that apply (docs/clients.md)
 # make bench  benchmarks, as ratios against OpenSSH in the same run (lab/README.md has the table)
+# make bench-recording  what recording costs, bytes of an hour, ingest, seek and search (docs/recordings.md)
 
 export CGO_ENABLED = 0
 export GOFLAGS = -buildvcs=false
@@ -11,7 +12,7 @@ export GOFLAGS = -buildvcs=false
 WEB  = recording/replay/web
 DIST = recording/replay/dist
 
-.PHONY: all build web demo test matrix regress cross bench soak need clean
+.PHONY: all build web demo test matrix regress cross bench bench-recording soak need clean
 
 all: build
 
@@ -60,6 +61,14 @@ bench: build
 	@sh lab/need.sh test
 	go build -trimpath -o bin/ ./lab/wgalone
 	go run ./lab/bench -bin bin
+
+# What recording costs and brings: docs/recordings.md has the table.
+bench-recording:
+	TSSH_BENCH=1 go test -timeout 30m -count 1 -v -run 'TestCostOfRecording|TestBytesOfAnHour' ./sshd | grep -E '_test.go|^(ok|FAIL|---)'
+	TSSH_BENCH=1 go test -timeout 30m -count 1 -v -run 'TestIngest$$' ./recording/ship | grep -E '_test.go|^(ok|FAIL|---)'
+	TSSH_BENCH_MB=200 go test -timeout 30m -count 1 -v -run 'TestSeekInALongRecording' ./recording/replay | grep -E '_test.go|^(ok|FAIL|---)'
+	TSSH_BENCH_RECORDINGS=10000 go test -timeout 30m -count 1 -run '^$$' -bench 'Search' ./recording/find
+	go test -timeout 30m -count 1 -run '^$$' -bench 'Flood|List' ./recording ./recording/store
 
 soak: build
 	TSSH_SOAK=1 go test -timeout 2h -run 'Soak|TestRelayAndHubKilled' -v ./...
