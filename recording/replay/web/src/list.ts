@@ -129,6 +129,7 @@ class Fold {
   private head: HTMLElement | undefined;
   private open = false;
   private hosts = new Set<string>();
+  private as = new Set<string>();
   private failed = 0;
 
   constructor(private first: api.Summary) {}
@@ -141,7 +142,8 @@ class Fold {
 
   add(body: HTMLElement, tr: HTMLElement, r: api.Summary): void {
     this.rows.push(tr);
-    this.hosts.add(`${r.local_user}@${r.host}`);
+    this.hosts.add(r.host);
+    this.as.add(r.local_user);
     if (r.exit && (r.exit.status !== 0 || r.exit.signal)) this.failed++;
     body.append(tr);
     if (this.rows.length > 3) this.draw();
@@ -149,8 +151,7 @@ class Fold {
 
   private draw(): void {
     const f = this.first;
-    const hosts = [...this.hosts];
-    const where = hosts.length === 1 ? ` on ${hosts[0]}` : ` on ${hosts.length} hosts`;
+    const where = this.as.size === 1 && this.hosts.size === 1 ? ` as ${f.local_user} on ${f.host}` : this.hosts.size === 1 ? ` on ${f.host}` : ` on ${this.hosts.size} hosts`;
     const failed = this.failed > 0 ? h("span", { class: "badge bad" }, `${this.failed} failed`) : null;
     const button = h("button", { type: "button", "aria-expanded": String(this.open), on: { click: () => { this.open = !this.open; this.draw(); } } },
       `${this.rows.length} commands and copies of ${f.who || f.src}${where}`);

@@ -159,6 +159,7 @@ export class Tsr {
     let done = false;
     let cut = false;
     const points: string[] = [];
+    const missing: [number, number][] = []; // numbers that did not come
 
     for (const b of this.blocks()) {
       if (b === "gap") problem(`what follows block ${seq - 1} cannot be read`);
@@ -181,7 +182,13 @@ export class Tsr {
       const good = same(now, chain) && b.seq === seq;
       if (!good) {
         if (crc32c(b.payload) !== b.sum) problem(`block ${b.seq} (up to ${stamp(b.last)}) was changed`);
-        else if (b.seq !== seq) problem(`block ${b.seq} stands where ${seq} should: something was cut out, swapped or put in`);
+        else if (b.seq > seq) {
+          if (missing.length < MOST) missing.push([seq, b.seq]);
+          problem(`blocks ${seq} to ${b.seq - 1} are missing: cut out, moved, or what follows is from another recording`);
+        } else if (b.seq < seq) {
+          problem(missing.some(([from, to]) => from <= b.seq && b.seq < to) ? `block ${b.seq} stands after block ${seq - 1}: moved, or swapped with it` :
+            `block ${b.seq} stands here again, after block ${seq - 1}: repeated, or put in`);
+        }
         else problem(`block ${b.seq} (up to ${stamp(b.last)}) does not follow from what is before it: changed, or from another recording`);
       }
       [prev, alt] = [chain, now];

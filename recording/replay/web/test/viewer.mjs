@@ -413,65 +413,103 @@ function blocks(b) {
   return out;
 }
 
-await step("a shared page finds what was altered in it, in the words of tssh verify", async () => {
-  const flip = (type, into) => (b) => {
-    const of = blocks(b).filter((x) => x.type === type);
-    const { at, end } = of[of.length >> 1];
-    b[into < 0 ? end + into : at + into] ^= 1;
-    return b;
-  };
-  const swap = (b) => {
-    const [x, y] = blocks(b).filter((x) => x.type === 2).slice(3, 5);
-    return Buffer.concat([b.subarray(0, x.at), b.subarray(y.at, y.end), b.subarray(x.end, y.at), b.subarray(x.at, x.end), b.subarray(y.end)]);
-  };
-  const cases = {
-    whole: (b) => b, frame: flip(2, 120), chain: flip(2, 70), magic: flip(2, 0), next: flip(3, 100), hub: flip(4, 140), meta: flip(1, 130), swapped: swap,
-    cut: (b) => b.subarray(0, b.length >> 1), unfinished: (b) => b.subarray(0, blocks(b).find((x, i) => i > 20 && x.type === 2).end), longer: (b) => Buffer.concat([b, Buffer.from("more")]),
-  };
-  const page = await tab({ offline: true });
-  for (const [name, change] of Object.entries(cases)) {
-    altered(`altered-${name}`, change);
-    await page.goto(`file://${input.shots}/altered-${name}.html`);
-    await page.waitForFunction(() => document.querySelector(".proof:not(.checking)") ?? document.querySelector(".state"), null, { timeout: PATIENCE });
-    const found = await page.evaluate(() => {
-      const el = document.querySelector(".proof");
-      return el && { Problems: [...el.querySelectorAll(".findings > ul:first-child li")].map((x) => x.textContent), Proven: Number(el.dataset.proven), Class: el.className, Words: el.querySelector("summary").textContent };
-    });
-    assert.ok(found, `${name}: no verdict: ${await page.locator("main").innerText()}`);
-    if (found.Class === "proof ok") found.Problems = [];
-    console.log(`VERIFIED ${JSON.stringify({ File: `altered-${name}.tsr`, ...found })}`);
-    if (name === "frame") await shot(page, "altered");
-  }
-});
+// grave gives what axe finds on a page that keeps people out, in words.
+async function grave(page) {
+  if (!(await page.evaluate(() => "axe" in window))) await page.evaluate(`${readFileSync("node_modules/axe-core/axe.min.js", "utf8")}; undefined`);
+  const found = await page.evaluate(() => axe.run(document, { resultTypes: ["violations"] }));
+  return found.violations.map((v) => `${v.impact} ${v.id}: ${v.help}: ${v.nodes.slice(0, 4).map((n) => `${n.target} ${n.any[0]?.message ?? n.all[0]?.message ?? ""}`).join(" | ")}`);
+}
 
-await step("a shared page names the hub's key, and says so where a browser knows no Ed25519", async () => {
-  const page = await tab({ offline: true });
-  await page.goto(`file://${input.shots}/shared.html`);
-  await page.locator(".proof.ok summary").click();
-  assert.ok((await page.locator(".proof").innerText()).includes(input.hubKey));
-  await page.locator(".compare input").fill(input.hubKey.slice(0, -1));
-  assert.match(await page.locator(".compare").innerText(), /That is the key/);
-  await page.locator(".compare input").fill("A" + input.hubKey.slice(1));
-  assert.match(await page.locator(".compare").innerText(), /signed nothing/);
-  await shot(page, "proof");
-  const old = await tab({ offline: true });
-  await old.addInitScript(() => {
-    crypto.subtle.importKey = () => Promise.reject(new DOMException("Unrecognized name.", "NotSupportedError"));
+// What needs nothing of the pages below goes on beside them: much of it is waiting.
+const aside = (async () => {
+  await step("a shared page finds what was altered in it, at the seconds that tssh verify names", async () => {
+    const flip = (type, into) => (b) => {
+      const of = blocks(b).filter((x) => x.type === type);
+      const { at, end } = of[of.length >> 1];
+      b[into < 0 ? end + into : at + into] ^= 1;
+      return b;
+    };
+    const swap = (b) => {
+      const [x, y] = blocks(b).filter((x) => x.type === 2).slice(3, 5);
+      return Buffer.concat([b.subarray(0, x.at), b.subarray(y.at, y.end), b.subarray(x.end, y.at), b.subarray(x.at, x.end), b.subarray(y.end)]);
+    };
+    const cases = {
+      whole: (b) => b, frame: flip(2, 120), chain: flip(2, 70), magic: flip(2, 0), next: flip(3, 100), hub: flip(4, 140), meta: flip(1, 130), swapped: swap,
+      cut: (b) => b.subarray(0, b.length >> 1), unfinished: (b) => b.subarray(0, blocks(b).find((x, i) => i > 20 && x.type === 2).end), longer: (b) => Buffer.concat([b, Buffer.from("more")]),
+    twice: (b) => { const x = blocks(b).filter((x) => x.type === 2)[3]; return Buffer.concat([b.subarray(0, x.end), b.subarray(x.at, x.end), b.subarray(x.end)]); },
+    };
+    const page = await tab({ offline: true });
+    for (const [name, change] of Object.entries(cases)) {
+      altered(`altered-${name}`, change);
+      await page.goto(`file://${input.shots}/altered-${name}.html`);
+      await page.waitForFunction(() => document.querySelector(".proof:not(.checking)") ?? document.querySelector(".state"), null, { timeout: PATIENCE });
+      const found = await page.evaluate(() => {
+        const el = document.querySelector(".proof");
+        return el && { Problems: [...el.querySelectorAll(".findings > ul:first-child li")].map((x) => x.textContent), Proven: Number(el.dataset.proven), Class: el.className, Words: el.querySelector("summary").textContent };
+      });
+      assert.ok(found, `${name}: no verdict: ${await page.locator("main").innerText()}`);
+      if (found.Class === "proof ok") found.Problems = [];
+      console.log(`VERIFIED ${JSON.stringify({ File: `altered-${name}.tsr`, ...found })}`);
+      if (name === "frame") await shot(page, "altered");
+    }
   });
-  await old.goto(`file://${input.shots}/shared.html`);
-  await old.locator(".proof.lost").waitFor();
-  assert.match(await old.locator(".proof summary").innerText(), /Whole and in order; who signed it could not be checked, for this browser does not know Ed25519/);
-  await old.goto(`file://${input.shots}/altered-frame.html`);
-  await old.locator(".proof.bad").waitFor();
-});
 
-await step("an expression in a shared page is given so long and no longer", async () => {
-  const page = await tab({ offline: true });
-  await page.goto(`file://${input.shots}/shared.html#q=package-00[0-2]%5Cd&re=1`);
-  await until(async () => assert.match(await page.locator(".findbar .count").innerText(), /30 found/));
-  await page.locator(".findbar input").fill("^(([^x])+)+x$");
-  await until(async () => assert.match(await page.locator(".findbar .count").innerText(), /takes too long/));
-});
+  await step("a shared page names the hub's key, and says so where a browser knows no Ed25519", async () => {
+    const page = await tab({ offline: true });
+    await page.goto(`file://${input.shots}/shared.html`);
+    await page.locator(".proof.ok summary").click();
+    assert.ok((await page.locator(".proof").innerText()).includes(input.hubKey));
+    await page.locator(".compare input").fill(input.hubKey.slice(0, -1));
+    assert.match(await page.locator(".compare").innerText(), /That is the key/);
+    await page.locator(".compare input").fill("A" + input.hubKey.slice(1));
+    assert.match(await page.locator(".compare").innerText(), /signed nothing/);
+    await shot(page, "proof");
+    const old = await tab({ offline: true });
+    await old.addInitScript(() => {
+      crypto.subtle.importKey = () => Promise.reject(new DOMException("Unrecognized name.", "NotSupportedError"));
+    });
+    await old.goto(`file://${input.shots}/shared.html`);
+    await old.locator(".proof.lost").waitFor();
+    assert.match(await old.locator(".proof summary").innerText(), /Whole and in order; who signed it could not be checked, for this browser does not know Ed25519/);
+    await old.goto(`file://${input.shots}/altered-frame.html`);
+    await old.locator(".proof.bad").waitFor();
+  });
+
+  await step("an expression in a shared page is given so long and no longer", async () => {
+    const page = await tab({ offline: true });
+    await page.goto(`file://${input.shots}/shared.html#q=package-00[0-2]%5Cd&re=1`);
+    await until(async () => assert.match(await page.locator(".findbar .count").innerText(), /30 found/));
+    await page.locator(".findbar input").fill("^(([^x])+)+x$");
+    await until(async () => assert.match(await page.locator(".findbar .count").innerText(), /takes too long/));
+  });
+
+  await step("axe finds nothing on any page, light and dark, wide and narrow", async () => {
+    const all = [];
+    const see = async (page, name) => all.push(...(await grave(page)).map((x) => `${name}: ${x}`));
+    const lanes = [`/r/${ids.lanes}?t=40&text=1&q=step`, ".lane"];
+    const looks = {
+      light: [{}, ["/?pics=1", ".thumb"], ["/?q=nobody-has-this", ".note:not(:empty)"], lanes, [`/r/${ids.sftp}?t=4`, ".files td"], ["/r/20200101-000000-aaaaaaaaaaaaaaaa", ".state"]],
+      dark: [{ colorScheme: "dark" }, ["/", "table.list"], ["/search?q=nginx", "article.hit"], lanes, [`/r/${ids.exec}?t=9`, ".output span"], [`/r/${ids.cut}`, ".banner"]],
+      phone: [{ viewport: { width: 390, height: 800 }, hasTouch: true }, ["/", "table.list"], lanes],
+    };
+    await Promise.all(Object.entries(looks).map(async ([look, [options, ...pages]]) => {
+      const page = await tab({ ...options, bypassCSP: true }); // axe is not of the page
+      await page.goto(`${input.admin}/?token=${token}`);
+      for (const [path, ready] of pages) {
+        await page.goto(input.admin + path);
+        await page.locator(ready).first().waitFor();
+        await see(page, `${look} ${path}`);
+      }
+      if (look === "phone") return;
+      await page.goto(`file://${input.shots}/shared.html#text=1`);
+      await page.locator(".proof.ok summary").click();
+      await page.keyboard.press("?");
+      await see(page, `${look} shared page`);
+    }));
+    assert.deepEqual(all, []);
+  });
+
+})();
 
 await step("recorded text does nothing in a shared page either", async () => {
   const res = await admin.evaluate(async (u) => (await fetch(u)).text(), `${new URL(input.admin).pathname}/api/recordings/${ids.nasty}/html`);
@@ -605,8 +643,8 @@ await step("it fits a phone", async () => {
     await phone.waitForSelector("table.list, .xterm-rows, .files, article.hit");
     await until(async () => assert.ok(await phone.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${path} is wider than the phone`));
   }
-  await open(phone, ids.shell, "?t=47");
-  await has(phone, "journalctl");
+  await open(phone, ids.lanes, "?t=47&text=1");
+  await phone.locator(".lane").first().waitFor();
   await shot(phone, "phone-player");
 });
 
@@ -615,43 +653,12 @@ await step("it is dark where the person likes it dark", async () => {
   await dark.goto(`${input.admin}/?token=${token}`);
   await dark.waitForSelector("table.list");
   await shot(dark, "dark-list");
-  await open(dark, ids.shell, "?t=100");
+  await open(dark, ids.lanes, "?t=60&q=step");
+  await dark.locator(".lane").first().waitFor();
   await shot(dark, "dark-player");
 });
 
-// grave gives what axe finds on a page that keeps people out, in words.
-async function grave(page) {
-  if (!(await page.evaluate(() => "axe" in window))) await page.evaluate(`${readFileSync("node_modules/axe-core/axe.min.js", "utf8")}; undefined`);
-  const found = await page.evaluate(() => axe.run(document, { resultTypes: ["violations"] }));
-  return found.violations.map((v) => `${v.impact} ${v.id}: ${v.help}: ${v.nodes.slice(0, 4).map((n) => `${n.target} ${n.any[0]?.message ?? n.all[0]?.message ?? ""}`).join(" | ")}`);
-}
-
-await step("axe finds nothing on any page, light and dark, wide and narrow", async () => {
-  const all = [];
-  const see = async (page, name) => all.push(...(await grave(page)).map((x) => `${name}: ${x}`));
-  const lanes = [`/r/${ids.lanes}?t=40&text=1&q=step`, ".lane"];
-  const looks = {
-    light: [{}, ["/?pics=1", ".thumb"], ["/?q=nobody-has-this", ".note:not(:empty)"], lanes, [`/r/${ids.sftp}?t=4`, ".files td"], ["/r/20200101-000000-aaaaaaaaaaaaaaaa", ".state"]],
-    dark: [{ colorScheme: "dark" }, ["/", "table.list"], ["/search?q=nginx", "article.hit"], lanes, [`/r/${ids.exec}?t=9`, ".output span"], [`/r/${ids.cut}`, ".banner"]],
-    phone: [{ viewport: { width: 390, height: 800 }, hasTouch: true }, ["/", "table.list"], lanes],
-  };
-  await Promise.all(Object.entries(looks).map(async ([look, [options, ...pages]]) => {
-    const page = await tab({ ...options, bypassCSP: true }); // axe is not of the page
-    await page.goto(`${input.admin}/?token=${token}`);
-    for (const [path, ready] of pages) {
-      await page.goto(input.admin + path);
-      await page.locator(ready).first().waitFor();
-      await see(page, `${look} ${path}`);
-    }
-    if (look === "phone") return;
-    await page.goto(`file://${input.shots}/shared.html#text=1`);
-    await page.locator(".proof.ok summary").click();
-    await page.keyboard.press("?");
-    await see(page, `${look} shared page`);
-  }));
-  assert.deepEqual(all, []);
-});
-
+await aside;
 await browser.close();
 if (failures.length > 0) {
   console.log(`${failures.length} failed: ${failures.join("; ")}`);
