@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -47,6 +48,7 @@ type channel struct {
 	x11      *listener // of the display
 
 	typing typing        // what the client sent
+	sent   atomic.Int64  // bytes of programs and of sftp to the client
 	files  chan struct{} // closed when the sftp server is over; nil without one
 
 	mu      sync.Mutex
@@ -122,7 +124,7 @@ func (c *conn) forget(s *channel) {
 	c.mu.Lock()
 	delete(c.channels, s.id)
 	c.mu.Unlock()
-	c.mon.tell(control.Gone, &control.GoneMsg{Channel: s.id})
+	c.mon.tell(control.Gone, &control.GoneMsg{Channel: s.id, In: s.typing.total(), Out: s.sent.Load()})
 }
 
 // track remembers a program for the case that the connection is revoked. Those that ended

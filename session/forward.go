@@ -152,7 +152,7 @@ func (f *forward) done() {
 	f.c.mu.Lock()
 	delete(f.c.forwards, f.id)
 	f.c.mu.Unlock()
-	f.c.mon.tell(control.Gone, &control.GoneMsg{Channel: f.id})
+	f.c.mon.tell(control.Gone, &control.GoneMsg{Channel: f.id, In: f.up.Load(), Out: f.down.Load()})
 	f.c.handlers.Done()
 }
 

@@ -253,7 +253,9 @@ func (p *program) output(s *channel, kind recording.Kind, from *os.File, to io.W
 					p.scp.fromHost(buf[:n])
 				}
 				s.c.mayFlow()
-				if _, werr := to.Write(buf[:n]); werr != nil {
+				m, werr := to.Write(buf[:n])
+				s.sent.Add(int64(m))
+				if werr != nil {
 					p.stopOutput()
 					return
 				}

@@ -87,7 +87,7 @@ func (s *channel) requestSFTP() bool {
 	// No process: this one is the user already. It ends with the channel.
 	srv := &sftpServer{s: s, files: files, home: home, handles: map[string]*sftpHandle{}, names: newIDNames()}
 	srv.r = bufio.NewReaderSize(countReader{s}, 64<<10)
-	srv.w = bufio.NewWriterSize(s.ch, 64<<10)
+	srv.w = bufio.NewWriterSize(countWriter{s}, 64<<10)
 	s.files = make(chan struct{})
 	go func() { // ends with the channel; awaited by wait
 		defer close(s.files)
@@ -114,6 +114,15 @@ func (c countReader) Read(p []byte) (int, error) {
 	n, err := c.s.ch.Read(p)
 	c.s.typing.count(n)
 	c.s.c.touch()
+	return n, err
+}
+
+// countWriter writes to the channel and counts.
+type countWriter struct{ s *channel }
+
+func (c countWriter) Write(p []byte) (int, error) {
+	n, err := c.s.ch.Write(p)
+	c.s.sent.Add(int64(n))
 	return n, err
 }
 

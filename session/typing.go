@@ -24,6 +24,12 @@ func (t *typing) count(n int) {
 	t.mu.Unlock()
 }
 
+func (t *typing) total() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.bytes
+}
+
 // typed takes what the client sent into the recording, before the program gets it: counted
 // and hashed, and kept only where the rule asks and the terminal shows it. Without a terminal
 // b is read until the next call has returned.

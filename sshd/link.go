@@ -241,6 +241,7 @@ func (l *link) answer(m control.Message) (control.Message, *os.File, error) {
 	case *control.TTYMsg:
 		l.tty(b)
 	case *control.GoneMsg:
+		l.countBytes(b)
 		l.gone(b.Channel)
 	case *control.UnkeptMsg:
 		if b.Paused {

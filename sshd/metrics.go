@@ -22,13 +22,15 @@ type counters struct {
 	n  map[counter]uint64
 }
 
-func (c *counters) add(name, label, value string) {
+func (c *counters) add(name, label, value string) { c.addN(name, label, value, 1) }
+
+func (c *counters) addN(name, label, value string, n uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.n == nil {
 		c.n = map[counter]uint64{}
 	}
-	c.n[counter{name, label, value}]++
+	c.n[counter{name, label, value}] += n
 }
 
 // Names of what is counted, with the help of each.
@@ -40,6 +42,8 @@ const (
 	countRefused  = "tssh_ssh_channels_refused_total"
 	countRevoked  = "tssh_ssh_channels_revoked_total"
 	countEnds     = "tssh_ssh_sessions_ended_total"
+	countIn       = "tssh_ssh_received_bytes_total"
+	countOut      = "tssh_ssh_sent_bytes_total"
 )
 
 var help = map[string]string{
@@ -49,6 +53,8 @@ var help = map[string]string{
 	countChannels: "Terminals, programs, subsystems and forwards that were allowed, by kind.",
 	countRefused:  "Terminals, programs, subsystems and forwards that were refused, by kind.",
 	countRevoked:  "Channels and forwards ended because the right to them went, by kind.",
+	countIn:       "Bytes from clients on channels that have closed, by kind.",
+	countOut:      "Bytes to clients on channels that have closed, by kind.",
 	countEnds:     "Sessions that ended, by cause.",
 }
 
@@ -58,6 +64,26 @@ func kindOf(kind string) string {
 		return "other"
 	}
 	return kind
+}
+
+// maxCounted is the most that one channel counts for: it is its own process that says so.
+const maxCounted = 1 << 50
+
+// countBytes adds up what a channel carried that is closing.
+func (l *link) countBytes(b *control.GoneMsg) {
+	kind := ""
+	l.mu.Lock()
+	for _, a := range l.asks[b.Channel] {
+		if k := kindOf(a.Kind); kind == "" || kind == "pty" {
+			kind = k
+		}
+	}
+	l.mu.Unlock()
+	if kind == "" {
+		return
+	}
+	l.s.counters.addN(countIn, "kind", kind, uint64(min(max(0, b.In), maxCounted)))
+	l.s.counters.addN(countOut, "kind", kind, uint64(min(max(0, b.Out), maxCounted)))
 }
 
 // causeOf does the same for why a session ended.

@@ -2,6 +2,7 @@ package sshd_test
 
 import (
 	"bytes"
+	"io"
 	"regexp"
 	"strings"
 	"testing"
@@ -47,6 +48,33 @@ func TestMetrics(t *testing.T) {
 	}
 	if strings.Contains(got, "alice") || strings.Contains(got, "laptop") || strings.Contains(got, user) {
 		t.Error("the metrics name somebody")
+	}
+	echo, err := cl.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	echo.Stdin = strings.NewReader("12345")
+	if out, err := echo.Output("cat; echo 678"); string(out) != "12345678\n" || err != nil {
+		t.Errorf("%q %v", out, err)
+	}
+	far := listen(t, "tcp", "127.0.0.1:0")
+	go func() { // ends with its connection
+		if c, err := far.Accept(); err == nil {
+			_, _ = c.Write([]byte("hello"))
+			c.Close()
+		}
+		far.Close()
+	}()
+	fw, err := cl.Dial("tcp", far.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(fw); string(b) != "hello" || err != nil {
+		t.Errorf("%q %v", b, err)
+	}
+	fw.Close()
+	for _, line := range []string{`tssh_ssh_received_bytes_total{kind="exec"} 5`, `tssh_ssh_sent_bytes_total{kind="exec"} 9`, `tssh_ssh_received_bytes_total{kind="forward-local"} 0`, `tssh_ssh_sent_bytes_total{kind="forward-local"} 5`} {
+		r.until(line, func() bool { return strings.Contains(text(), line+"\n") })
 	}
 	cl.Close()
 	r.until("the end is counted", func() bool { return strings.Contains(text(), `tssh_ssh_sessions_ended_total{cause="closed"} 1`) })

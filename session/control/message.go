@@ -218,6 +218,9 @@ type TTYMsg struct {
 // GoneMsg tells that a channel, with everything asked for it, is closed.
 type GoneMsg struct {
 	Channel uint32 `json:"channel"`
+	// Bytes from the client and to it, for the metrics.
+	In  int64 `json:"in,omitempty"`
+	Out int64 `json:"out,omitempty"`
 }
 
 // DoneMsg is conn's last word.
