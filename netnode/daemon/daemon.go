@@ -81,7 +81,8 @@ type Daemon struct {
 type member struct {
 	node   *netnode.Node
 	client *netmap.Client
-	where  netmap.Where // where the node can be reached, guarded by Daemon.mu
+	where  netmap.Where       // where the node can be reached, guarded by Daemon.mu
+	tell   func(netmap.Where) // passes that on, guarded by Daemon.mu; nil before there is a client
 	end    context.CancelCauseFunc
 	done   chan struct{}
 }
@@ -375,11 +376,7 @@ func (d *Daemon) up(parent context.Context, st *netmap.State, api chan error) er
 	if err != nil {
 		return errors.Join(err, node.Close())
 	}
-	d.mu.Lock()
-	m.client = client
-	d.member = m
-	client.PublishEndpoints(m.where) // under mu, so that no later ones are overwritten
-	d.mu.Unlock()
+	d.enter(m, client, client.PublishEndpoints)
 	if len(d.cfg.HostKeys) > 0 {
 		if err := m.client.PublishHostKeys(d.cfg.HostKeys); err != nil {
 			d.log.Error("host keys not published", "err", err)
@@ -452,9 +449,18 @@ func (d *Daemon) publish(m *member, w netmap.Where) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	m.where = w
-	if m.client != nil {
-		m.client.PublishEndpoints(w)
+	if m.tell != nil {
+		m.tell(w)
 	}
+}
+
+// enter makes m the member that is up, and passes on what was kept for its client. That is
+// told under mu, so that no later endpoints are overwritten by them.
+func (d *Daemon) enter(m *member, client *netmap.Client, tell func(netmap.Where)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	m.client, m.tell, d.member = client, tell, m
+	tell(m.where)
 }
 
 // current is the member, nil when the node is not up.
