@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
@@ -91,5 +92,44 @@ func TestRules(t *testing.T) {
 				t.Error("the table asks nothing")
 			}
 		})
+	}
+}
+
+// TestRulesHaveEveryKey: a field that the language gets needs a table, too.
+func TestRulesHaveEveryKey(t *testing.T) {
+	schema, err := os.ReadFile("../docs/policy.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var top schemaNode
+	if err := json.Unmarshal(schema, &top); err != nil {
+		t.Fatal(err)
+	}
+	var tables strings.Builder
+	for _, file := range archives(t, "rules") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tables.Write(text)
+	}
+	all := strings.ToLower(tables.String())
+	keys := 0
+	var look func(at string, n schemaNode)
+	look = func(at string, n schemaNode) {
+		for key, sub := range n.Properties {
+			keys++
+			if !strings.Contains(all, strings.ToLower(`"`+key+`"`)) {
+				t.Errorf("no table of testdata/rules has %s%s", at, key)
+			}
+			look(at+key+".", sub)
+		}
+	}
+	look("", top)
+	for name, n := range top.Definitions {
+		look(name+".", n)
+	}
+	if keys < 60 {
+		t.Errorf("%d keys only", keys)
 	}
 }
