@@ -194,6 +194,7 @@ func (f *file) readHosts(v *hujson.Value) {
 		pfx, ok := parseAddrOrPrefix(w.text)
 		if !ok {
 			f.errorf(w.off, "hosts[%q]: %q is neither an address nor a prefix", name, w.text)
+			f.names.hosts[name] = netip.PrefixFrom(netip.IPv4Unspecified(), 32) // its uses are not wrong, too
 			continue
 		}
 		f.warnHostBits(w, fmt.Sprintf("hosts[%q]", name))

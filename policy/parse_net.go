@@ -69,7 +69,7 @@ func (f *file) readACL(e *hujson.Value, i int) {
 	case !actionSeen:
 		f.errorf(e.StartOffset, "%s: action must be specified, \"accept\"", rule)
 	case action.text != "accept":
-		f.errorf(action.off, "%s: action=%q is not supported", rule, action.text)
+		f.errorf(action.off, "%s: action=%q is not supported%s", rule, action.text, f.hint(action.text, []string{"accept"}))
 	}
 	num, err := parseProto(proto.text)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -157,7 +158,11 @@ func (f *file) readPeriod(v *hujson.Value, rule string, r *sshRule) word {
 	d, err := time.ParseDuration(w.text)
 	switch {
 	case err != nil:
-		f.errorf(w.off, "%s: checkPeriod is neither a duration, as 30m or 12h, nor \"always\": %s", rule, err)
+		more := ""
+		if n, err := strconv.ParseUint(strings.TrimSuffix(w.text, "d"), 10, 8); err == nil && strings.HasSuffix(w.text, "d") {
+			more = fmt.Sprintf("; days are written in hours, as %dh", n*24)
+		}
+		f.errorf(w.off, "%s: checkPeriod %q is neither a duration, as 30m or 12h, nor \"always\"%s", rule, w.text, more)
 	case d < 0:
 		f.errorf(w.off, "%s: checkPeriod %v must be a positive duration", rule, d)
 	case d > maxCheckPeriod:
@@ -198,7 +203,8 @@ func (f *file) readUsers(rule string, ws []word, r *sshRule) {
 			case w.text == "*":
 				more = `; write "autogroup:nonroot" for all but root, and "root" for root`
 			case err != nil && w.text != "":
-				more = "; " + strings.TrimPrefix(err.Error(), "policy: ")
+				_, words, _ := strings.Cut(err.Error(), strconv.Quote(w.text)+" ")
+				more = ": it " + words
 			}
 			f.errorf(w.off, "%s: user %q is not valid%s", rule, w.text, more)
 			continue

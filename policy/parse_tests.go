@@ -41,6 +41,7 @@ type sshTest struct {
 func (f *file) readTests(v *hujson.Value) {
 	for i, e := range f.entries(v, "tests") {
 		t := netTest{what: fmt.Sprintf("test(s) failed: tests[%d]", i), off: e.StartOffset}
+		before := f.errors
 		var src, proto word
 		var accept, deny []word
 		f.fields(&e, t.what, true, map[string]func(*hujson.Value){
@@ -60,6 +61,9 @@ func (f *file) readTests(v *hujson.Value) {
 			t.protos = []uint8{protoTCP, protoUDP}
 		default:
 			t.protos = []uint8{n}
+		}
+		if src.text == "" && f.errors > before {
+			continue // it is there under a wrong key, or in a wrong form
 		}
 		ok := f.testSource(t.what, src, e.StartOffset, &t.src)
 		t.accept = f.targets(t.what, accept, n)
@@ -130,6 +134,7 @@ func (f *file) targets(what string, ws []word, proto uint8) []netTarget {
 func (f *file) readSSHTests(v *hujson.Value) {
 	for i, e := range f.entries(v, "sshTests") {
 		t := sshTest{what: fmt.Sprintf("test(s) failed: sshTests[%d]", i), off: e.StartOffset}
+		before := f.errors
 		var src word
 		var dst []word
 		f.fields(&e, t.what, true, map[string]func(*hujson.Value){
@@ -142,6 +147,9 @@ func (f *file) readSSHTests(v *hujson.Value) {
 			"deny":            func(v *hujson.Value) { t.deny = f.list(v, t.what+".deny") },
 			"srcPostureAttrs": func(v *hujson.Value) { t.attrs = f.attributes(v, t.what+".srcPostureAttrs") },
 		})
+		if src.text == "" && f.errors > before {
+			continue // it is there under a wrong key, or in a wrong form
+		}
 		ok := f.testSource(t.what, src, e.StartOffset, &t.src)
 		if len(dst) == 0 {
 			f.errorf(e.StartOffset, "%s: dst must be specified", t.what)

@@ -147,6 +147,22 @@ func (r *report) hint(word string, candidates []string) string {
 	return ""
 }
 
+// otherWords are what people who come from elsewhere write.
+var otherWords = map[string]string{
+	"source": "src", "sources": "src", "destination": "dst", "destinations": "dst", "dest": "dst", "user": "users", "protocol": "proto", "group": "groups", "host": "hosts",
+	"rules": "acls", "acl": "acls", "ports": "ip", "port": "ip", "tags": "tagOwners", "check_period": "checkPeriod", "accept_env": "acceptEnv", "autoapprovers": "autoApprovers",
+}
+
+// hintWord is hint that knows what the key is called elsewhere.
+func (r *report) hintWord(word string, candidates []string) string {
+	for _, c := range candidates {
+		if c == otherWords[strings.ToLower(word)] {
+			return fmt.Sprintf(", did you mean %q?", c)
+		}
+	}
+	return r.hint(word, candidates)
+}
+
 // hintKey is hint with the keys of a map.
 func hintKey[K ~string, V any](r *report, word, prefix string, m map[K]V) string {
 	if r.hints >= maxHints || len(m) > maxCandidates {

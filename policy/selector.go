@@ -153,6 +153,9 @@ func (n *names) resolve(r *report, side string, w word, at place) (s selector, p
 	case colon && prefix == "tag":
 		s.kind, s.tag = selTag, Tag(t)
 		if _, err := ParseTag(t); err != nil {
+			if name, ports, more := strings.Cut(rest, ":"); more && at&(atSSHSrc|atSSHDst) != 0 {
+				return s, fmt.Sprintf("%s %q: ssh rules have no ports, write %q without %q", side, t, "tag:"+name, ":"+ports)
+			}
 			return s, strings.TrimPrefix(err.Error(), "policy: ")
 		}
 		if _, ok := n.tags[s.tag]; !ok {

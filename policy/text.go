@@ -64,6 +64,9 @@ func parseText(r *report, text []byte) (*hujson.Value, bool) {
 			col, _ = strconv.Atoi(num)
 			words = rest
 		}
+		if strings.HasPrefix(words, `invalid character '\''`) {
+			words += "; strings stand in double quotes"
+		}
 		off := len(text)
 		if line > 0 && line <= len(r.lines) {
 			off = min(r.lines[line-1]+max(col-1, 0), len(text))
@@ -198,7 +201,7 @@ func (r *report) fields(v *hujson.Value, what string, notes bool, known map[stri
 			for name := range known {
 				names = append(names, name)
 			}
-			r.errorf(m.key.off, "unknown key %q in %s%s", m.key.text, what, r.hint(m.key.text, names))
+			r.errorf(m.key.off, "unknown key %q in %s%s", m.key.text, strings.TrimPrefix(what, "test(s) failed: "), r.hintWord(m.key.text, names))
 			continue
 		}
 		read(m.value)
