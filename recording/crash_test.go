@@ -171,6 +171,26 @@ func TestPowerLoss(t *testing.T) {
 	}
 }
 
+// TestAdoptCutsWhatIsBroken leaves more behind the last whole block than is written after it.
+func TestAdoptCutsWhatIsBroken(t *testing.T) {
+	dir := t.TempDir()
+	s := openSpool(t, recording.SpoolConfig{Dir: dir})
+	x, j := begin(t, s, testMeta())
+	must(t, j.Append(1, recording.KindOutput, []byte("kept")))
+	must(t, x.Flush())
+	crashed := copyTree(t, dir)
+	f, err := os.OpenFile(filepath.Join(crashed, x.ID(), "recording.tsr"), os.O_WRONLY|os.O_APPEND, 0)
+	must(t, err)
+	_, err = f.Write(append([]byte("tsrb\x02"), bytes.Repeat([]byte{0xa5}, 64<<10)...))
+	must(t, err)
+	must(t, f.Close())
+	for _, path := range adoptAll(t, crashed) {
+		if _, evs := verified(t, path); output(evs, 1) != "kept" {
+			t.Errorf("%q", output(evs, 1))
+		}
+	}
+}
+
 func TestRestartGoesOn(t *testing.T) {
 	dir := t.TempDir()
 	x, j := begin(t, openSpool(t, recording.SpoolConfig{Dir: dir}), testMeta())
