@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
+
 	"tssh/policy"
 	"tssh/recording"
 	"tssh/recording/store"
@@ -133,6 +135,22 @@ func TestBrowser(t *testing.T) {
 	}
 	w.store = s
 	ids, grow := fill(t, w, &clock)
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := recording.ParseRecipients(id.Recipient().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := recording.ParseKeys([]byte(id.String()), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := meta("erin@example.com", "ops", "vault", clock.Add(-90*time.Hour).Truncate(time.Second))
+	sealed, b := recordTo(t, m, func() (*recording.Recipients, error) { return to, nil }, shell)
+	put(t, w.store, m.Host, sealed, b)
+	ids["sealed"] = sealed
 	w.searchable()
 	shots := os.Getenv("SCREENSHOTS")
 	if shots == "" {
@@ -142,6 +160,7 @@ func TestBrowser(t *testing.T) {
 	for name, who := range map[string]policy.Identity{"admin": root, "alice": alice} {
 		v := w.newViewer(who)
 		v.cfg.Search = w.viewer.cfg.Search
+		v.cfg.Keys, v.open = keys, newOpenFiles(w.store, keys)
 		srv := httptest.NewServer(v)
 		defer srv.Close()
 		input[name] = srv.URL

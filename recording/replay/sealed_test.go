@@ -47,6 +47,11 @@ func TestSealed(t *testing.T) {
 			t.Errorf("%s: %d %s", p, res.StatusCode, text)
 		}
 	}
+	if _, pages := w.viewer.assets["share.js"]; pages {
+		if res := w.ask("GET", at+"/html", from); res.StatusCode != http.StatusLocked {
+			t.Errorf("html: %d", res.StatusCode)
+		}
+	}
 	res := w.ask("GET", at+"/file", from)
 	if got, _ := io.ReadAll(res.Body); res.StatusCode != 200 || string(got) != string(b) {
 		t.Errorf("the file: %d, %d bytes of %d", res.StatusCode, len(got), len(b))
@@ -85,8 +90,8 @@ func TestSealed(t *testing.T) {
 		t.Errorf("%q is not found with the key", word)
 	}
 	if _, pages := w.viewer.assets["share.js"]; pages {
-		if res := w.ask("GET", at+"/html", from); res.StatusCode != http.StatusUnprocessableEntity {
-			t.Errorf("html: %d", res.StatusCode)
+		if res := w.ask("GET", at+"/html", from); res.StatusCode != 200 {
+			t.Errorf("html with the key: %d", res.StatusCode)
 		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"html"
 	"io"
@@ -47,9 +46,6 @@ func (v *Viewer) share(w http.ResponseWriter, r *http.Request, id policy.Identit
 	js, style := v.assets["share.js"], v.assets["share.css"]
 	if js.body == nil || style.body == nil {
 		return &refusal{http.StatusServiceUnavailable, errNoPage.Error(), ""}
-	}
-	if sum.Meta.Sealed { // the page has the file, which it could not open
-		return &refusal{http.StatusUnprocessableEntity, "this recording is sealed, and one page cannot carry the key: download the .tsr", ""}
 	}
 	if sum.Size > maxShared {
 		return &refusal{http.StatusUnprocessableEntity, "this recording is too large for one page: download the .tsr or .cast", ""}
@@ -115,15 +111,13 @@ func (v *Viewer) share(w http.ResponseWriter, r *http.Request, id policy.Identit
 	return nil
 }
 
-// opened gives the frames of a sealed recording, if there is a key here that opens it.
+// opened gives the frames of a sealed recording, if there is a key here that opens it: like a cast of it, the page is
+// then open to whoever has it.
 func (v *Viewer) opened(sum *store.Summary) (frames []frameJSON, err error) {
 	err = v.open.with(sum, func(f *recording.Reader) error {
 		size := 0
 		for i := range f.Index() {
 			events, key, err := f.Frame(i)
-			if sealed := (*recording.SealedError)(nil); errors.As(err, &sealed) {
-				return &refusal{http.StatusUnprocessableEntity, "this recording is sealed, and no key here opens it: download the .tsr", ""}
-			}
 			if err != nil {
 				return err
 			}

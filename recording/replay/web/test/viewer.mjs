@@ -421,6 +421,7 @@ async function grave(page) {
 }
 
 // What needs nothing of the pages below goes on beside them: much of it is waiting.
+const admin2 = await admin.context().newPage();
 const aside = (async () => {
   await step("a shared page finds what was altered in it, at the seconds that tssh verify names", async () => {
     const flip = (type, into) => (b) => {
@@ -473,6 +474,16 @@ const aside = (async () => {
     assert.match(await old.locator(".proof summary").innerText(), /Whole and in order; who signed it could not be checked, for this browser does not know Ed25519/);
     await old.goto(`file://${input.shots}/altered-frame.html`);
     await old.locator(".proof.bad").waitFor();
+  });
+
+  await step("a shared page of a sealed recording plays, and checks what it cannot open", async () => {
+    const page = await tab({ offline: true });
+    const [download] = await Promise.all([admin2.waitForEvent("download"), admin2.goto(`${input.admin}/api/recordings/${ids.sealed}/html`).catch(() => {})]);
+    await download.saveAs(`${input.shots}/sealed.html`);
+    await page.goto(`file://${input.shots}/sealed.html#t=52`);
+    await has(page, "[emerg]");
+    await page.locator(".proof.ok").waitFor();
+    assert.match(await page.locator(".proof").textContent(), /its frames are sealed/);
   });
 
   await step("an expression in a shared page is given so long and no longer", async () => {
