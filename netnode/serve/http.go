@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -271,11 +272,19 @@ func claims(name string) bool {
 // identify writes who asks. What is not ASCII is encoded as RFC 2047 has it.
 func identify(h http.Header, id policy.Identity) {
 	if id.User != "" {
-		h.Set(HeaderLogin, mime.QEncoding.Encode("utf-8", string(id.User)))
+		h.Set(HeaderLogin, encode(string(id.User)))
 	} else {
 		h.Set(HeaderTags, id.Who())
 	}
-	h.Set(HeaderNode, mime.QEncoding.Encode("utf-8", id.Name))
+	h.Set(HeaderNode, encode(id.Name))
+}
+
+// encode is RFC 2047's, also for what would be taken for an encoded word of another name.
+func encode(s string) string {
+	if strings.Contains(s, "=?") {
+		return "=?utf-8?b?" + base64.StdEncoding.EncodeToString([]byte(s)) + "?="
+	}
+	return mime.QEncoding.Encode("utf-8", s)
 }
 
 // failed answers when the program did not.

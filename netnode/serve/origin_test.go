@@ -1,6 +1,8 @@
 package serve
 
 import (
+	"mime"
+	"net/http"
 	"net/http/httptest"
 	"testing"
 
@@ -35,6 +37,21 @@ func TestPagesOfOtherAccounts(t *testing.T) {
 			if got, _ := h.refuse(r); got != want {
 				t.Errorf("%s at a node of %s: %d, not %d", c.origin, who.Who(), got, want)
 			}
+		}
+	}
+}
+
+// TestLoginsAreReadAsTheyAre: no login is read by a program that decodes headers as another one.
+func TestLoginsAreReadAsTheyAre(t *testing.T) {
+	for _, login := range []string{"alice@example.com", "jürgen@example.com", "=?utf-8?q?admin=40example.com?=@example.com", "=?utf-8?q?admin@example.com?=", "a=?b@example.com"} {
+		if _, err := policy.ParseLogin(login); err != nil {
+			t.Fatal(err)
+		}
+		h := http.Header{}
+		identify(h, policy.Identity{User: policy.Login(login), Name: "laptop"})
+		got, err := new(mime.WordDecoder).DecodeHeader(h.Get(HeaderLogin))
+		if err != nil || got != login {
+			t.Errorf("%q is sent as %q and read as %q, %v", login, h.Get(HeaderLogin), got, err)
 		}
 	}
 }
