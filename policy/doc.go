@@ -137,6 +137,7 @@ each with its set; equal sets are kept once.
 Explain and ExplainNet go through the file rule by rule and say of each why it did not
 match; tests hold them to the tables on random policies. Who, Diff and Lint ask the tables
 about every pair of classes of a Directory: machines that no rule tells apart are one class.
+A decision carries no sentence for a login that is denied: Sentence makes it when a person is told.
 Accounts that no rule names are asked about once, as AnyOther, which never means root.
 
 # Directory and queries

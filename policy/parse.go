@@ -155,6 +155,7 @@ func (f *file) readGroups(v *hujson.Value) {
 		g := &group{name: m.key.text, off: m.key.off}
 		if rest, ok := strings.CutPrefix(g.name, "group:"); !ok || rest == "" {
 			f.errorf(m.key.off, "groups: the name %q must begin with \"group:\"", g.name)
+			f.names.groups["group:"+g.name] = g // its uses are not wrong, too
 			continue
 		}
 		f.names.groups[g.name] = g

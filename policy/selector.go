@@ -159,7 +159,7 @@ func (n *names) resolve(r *report, side string, w word, at place) (s selector, p
 			return s, strings.TrimPrefix(err.Error(), "policy: ")
 		}
 		if _, ok := n.tags[s.tag]; !ok {
-			return missing("tag", hintKey(r, t, "", n.tags))
+			return missing("tag", cmp.Or(hintKey(r, t, "", n.tags), "; tags are defined in tagOwners"))
 		}
 	case colon && prefix == "autogroup":
 		if problem := s.autogroup(rest); problem != "" {
@@ -213,10 +213,13 @@ func (n *names) resolve(r *report, side string, w word, at place) (s selector, p
 		if _, err := netipx.ParseIPRange(t); err == nil {
 			return s, fmt.Sprintf("%q: ranges of addresses can only be used in ipsets", t)
 		}
+		if host, ports, _ := strings.Cut(t, ":"); at == atNetDst && (host == "*" || ports == "*") && !strings.Contains(side, "=") {
+			return s, fmt.Sprintf("%s %q: the ports of a grant stand in ip, not in dst", side, t)
+		}
 		if strings.ContainsAny(t, "/:") {
 			return s, fmt.Sprintf("%s %q is neither an address nor a prefix", side, t)
 		}
-		return missing("host", cmp.Or(hintKey(r, t, "", n.hosts), r.hint(t, slices.Clone(autogroups))))
+		return missing("host", cmp.Or(hintKey(r, t, "", n.hosts), r.hint(t, slices.Clone(autogroups)), "; people are written with an @, as name@ or name@example.com"))
 	}
 	if legal[s.kind]&at == 0 {
 		return s, s.misplaced(side, at)

@@ -67,6 +67,9 @@ func parseText(r *report, text []byte) (*hujson.Value, bool) {
 		if strings.HasPrefix(words, `invalid character '\''`) {
 			words += "; strings stand in double quotes"
 		}
+		if strings.HasPrefix(words, "invalid literal: ") {
+			words += "; a policy is JSON with comments, whose keys and strings stand in double quotes"
+		}
 		off := len(text)
 		if line > 0 && line <= len(r.lines) {
 			off = min(r.lines[line-1]+max(col-1, 0), len(text))
