@@ -11,15 +11,21 @@ import (
 	"time"
 )
 
-// both runs something against both servers, in turn, and keeps what it measured.
-func (b *bed) both(rounds int, measure func(addr string) (float64, error)) (pair, error) {
-	var p pair
+// server is one of those that are compared: address and port of web.
+type server struct{ addr, port string }
+
+// three are tsshd, and the host's sshd over the same mesh, where WireGuard costs it the same,
+// and on plain veth.
+type three struct{ ours, mesh, plain []float64 }
+
+// all runs something against the three, in turn, and keeps what it measured.
+func (b *bed) all(rounds int, measure func(s server) (float64, error)) (p three, err error) {
 	for range rounds {
 		for _, x := range []struct {
-			addr string
-			to   *[]float64
-		}{{b.mesh, &p.ours}, {b.plain, &p.theirs}} {
-			v, err := measure(x.addr)
+			server
+			to *[]float64
+		}{{server{b.mesh, "22"}, &p.ours}, {server{b.mesh, "2222"}, &p.mesh}, {server{b.plain, "22"}, &p.plain}} {
+			v, err := measure(x.server)
 			if err != nil {
 				return p, err
 			}
@@ -27,6 +33,11 @@ func (b *bed) both(rounds int, measure func(addr string) (float64, error)) (pair
 		}
 	}
 	return p, nil
+}
+
+func (p three) rows(what, unit string) {
+	row(what+" (sshd over the same mesh)", unit, median(p.ours), median(p.mesh))
+	row(what+" (sshd on plain veth)", unit, median(p.ours), median(p.plain))
 }
 
 // timed runs a command on the laptop and gives its seconds.
@@ -77,36 +88,36 @@ func (b *bed) files(mib, rounds int) error {
 		if err := os.WriteFile(batch, []byte(c.batch+"\n"), 0o644); err != nil {
 			return err
 		}
-		p, err := b.both(rounds, func(addr string) (float64, error) {
-			s, err := b.timed("sftp", append(append([]string{"-q", "-b", batch}, options...), "deploy@"+addr)...)
+		p, err := b.all(rounds, func(to server) (float64, error) {
+			s, err := b.timed("sftp", append(append([]string{"-q", "-b", batch, "-P", to.port}, options...), "deploy@"+to.addr)...)
 			return float64(mib) / s, err
 		})
 		if err != nil {
 			return err
 		}
-		p.row(fmt.Sprintf("%d MiB by sftp, %s (sshd on plain veth)", mib, c.what), "MiB/s")
+		p.rows(fmt.Sprintf("%d MiB by sftp, %s", mib, c.what), "MiB/s")
 	}
-	p, err := b.both(rounds, func(addr string) (float64, error) {
-		if _, err := b.timed("ssh", b.ssh(addr, "rm -rf small")...); err != nil {
+	p, err := b.all(rounds, func(to server) (float64, error) {
+		if _, err := b.timed("ssh", b.ssh(to.addr, "rm -rf small")...); err != nil {
 			return 0, err
 		}
-		return b.timed("rsync", "-a", "-e", "ssh "+strings.Join(b.common, " "), dir+"/small", addr+":")
+		return b.timed("rsync", "-a", "-e", "ssh "+joined(b.common)+" -p "+to.port, dir+"/small", to.addr+":")
 	})
 	if err != nil {
 		return err
 	}
-	p.row(fmt.Sprintf("%d small files by rsync (sshd on plain veth)", many), "s")
+	p.rows(fmt.Sprintf("%d small files by rsync", many), "s")
 	return nil
 }
 
 // crowdOfLogins compares how long a number of logins at once take.
 func (b *bed) crowdOfLogins(n, rounds int) error {
-	p, err := b.both(rounds, func(addr string) (float64, error) {
+	p, err := b.all(rounds, func(to server) (float64, error) {
 		var wg sync.WaitGroup
 		errs := make([]error, n)
 		begin := time.Now()
 		for i := range n {
-			wg.Go(func() { _, errs[i] = b.timed("ssh", b.ssh(addr, "true")...) })
+			wg.Go(func() { _, errs[i] = b.timed("ssh", append([]string{"-p", to.port}, b.ssh(to.addr, "true")...)...) })
 		}
 		wg.Wait()
 		took := time.Since(begin).Seconds()
@@ -120,6 +131,6 @@ func (b *bed) crowdOfLogins(n, rounds int) error {
 	if err != nil {
 		return err
 	}
-	p.row(fmt.Sprintf("%d logins at once, all done after", n), "s")
+	p.rows(fmt.Sprintf("%d logins at once, all done after", n), "s")
 	return nil
 }

@@ -216,32 +216,26 @@ func (b *bed) logins(n int) error {
 func (b *bed) copies(mib, rounds int) error {
 	zeros := fmt.Sprintf("head -c %dM /dev/zero", mib)
 	for _, dir := range []string{"up", "down"} {
-		var p pair
-		for range rounds {
-			for _, x := range []struct {
-				addr string
-				to   *[]float64
-			}{{b.mesh, &p.ours}, {b.plain, &p.theirs}} {
-				var c *exec.Cmd
-				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-				if dir == "up" {
-					line := zeros + " | ssh " + strings.Join(b.ssh(x.addr, "'cat >/dev/null'"), " ")
-					c = b.laptop.Host.CommandContext(ctx, "sh", "-c", line)
-				} else {
-					c = b.laptop.Host.CommandContext(ctx, "ssh", b.ssh(x.addr, zeros)...)
-				}
-				begin := time.Now()
-				var stderr strings.Builder
-				c.Stderr = &stderr
-				err := c.Run()
-				cancel()
-				if err != nil {
-					return fmt.Errorf("copy %s at %s: %w: %s", dir, x.addr, err, stderr.String())
-				}
-				*x.to = append(*x.to, float64(mib)/time.Since(begin).Seconds())
+		p, err := b.all(rounds, func(to server) (float64, error) {
+			args := append([]string{"-p", to.port}, b.ssh(to.addr, zeros)...)
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+			defer cancel()
+			c := b.laptop.Host.CommandContext(ctx, "ssh", args...)
+			if dir == "up" {
+				c = b.laptop.Host.CommandContext(ctx, "sh", "-c", zeros+" | ssh -p "+to.port+" "+joined(b.ssh(to.addr, "'cat >/dev/null'")))
 			}
+			var stderr strings.Builder
+			c.Stderr = &stderr
+			begin := time.Now()
+			if err := c.Run(); err != nil {
+				return 0, fmt.Errorf("copy %s at %s: %w: %s", dir, to.addr, err, stderr.String())
+			}
+			return float64(mib) / time.Since(begin).Seconds(), nil
+		})
+		if err != nil {
+			return err
 		}
-		p.row(fmt.Sprintf("%d MiB %s, stock ssh (sshd on plain veth)", mib, dir), "MiB/s")
+		p.rows(fmt.Sprintf("%d MiB %s, stock ssh", mib, dir), "MiB/s")
 	}
 	return nil
 }
