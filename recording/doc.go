@@ -146,5 +146,7 @@
 //
 // asciicast v3 and v2 as their specifications say, one terminal or program a file. It
 // is a projection: what is not UTF-8 becomes U+FFFD. In v3 each checkpoint rides along
-// as a comment, "# chk " and JSON {at, seq, chain}.
+// as a comment, "# chk " and JSON {at, seq, chain}. Files, forwards, signals, notes, gaps
+// and hidden keys are markers, as are commands where the caller knows them; what happens to
+// the whole connection is in the cast of whichever terminal it happened beside.
 package recording

@@ -10,6 +10,7 @@ import (
 	xterm "golang.org/x/term"
 
 	"tssh/recording"
+	"tssh/recording/transcript"
 )
 
 // exportFile is `tssh play --export FORMAT FILE`: a recording for other programs, on standard output. It returns an exit status.
@@ -60,7 +61,11 @@ func exportCast(path string, version int, opt playOptions, w io.Writer) error {
 		return err
 	}
 	defer r.Close()
-	if err := recording.WriteCast(w, r, recording.CastOptions{Version: version}); err != nil {
+	t, err := transcript.Read(r, localLimits)
+	if err != nil {
+		return err
+	}
+	if err := recording.WriteCast(w, r, recording.CastOptions{Version: version, Markers: t.Markers()}); err != nil {
 		if errors.Is(err, recording.ErrNoChannel) {
 			return errors.New("nothing to export: no terminal and no program ran in this connection")
 		}

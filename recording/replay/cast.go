@@ -1,16 +1,13 @@
 package replay
 
 import (
-	"cmp"
 	"errors"
 	"net/http"
-	"slices"
 	"strconv"
 
 	"tssh/policy"
 	"tssh/recording"
 	"tssh/recording/store"
-	"tssh/recording/transcript"
 )
 
 // cast gives one channel as an asciicast.
@@ -63,24 +60,13 @@ func (v *Viewer) cast(w http.ResponseWriter, r *http.Request, id policy.Identity
 
 // markers are the commands of a recording, where they can be known: without them a cast is
 // one still.
-func (v *Viewer) markers(sum *store.Summary) (out []recording.CastMarker) {
+func (v *Viewer) markers(sum *store.Summary) []recording.CastMarker {
 	t, err := v.texts.of(sum)
 	if err != nil {
 		v.cfg.Log.Warn("cast without its commands", "recording", sum.Meta.ID, "err", err)
 		return nil
 	}
-	for _, c := range t.Commands {
-		text := "$ " + c.Text
-		switch c.Source {
-		case transcript.SourceExec:
-			continue // the cast's own header has it
-		case transcript.SourceGuess:
-			text += " (read from the screen)"
-		}
-		out = append(out, recording.CastMarker{Channel: c.Channel, At: c.At, Text: text})
-	}
-	slices.SortStableFunc(out, func(a, b recording.CastMarker) int { return cmp.Compare(a.At, b.At) })
-	return out
+	return t.Markers()
 }
 
 // lateHeader sends the headers of a download with its first byte, so that trouble before that

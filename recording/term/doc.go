@@ -2,6 +2,7 @@
 // wrote and knows what the screen shows.
 //
 //	bytes --> Term.Write --> screen --> Snapshot   a keyframe: bytes that repaint it
+//	      --> Term.Skip                            what a flood scrolls off again is not drawn
 //	                                --> Text       lines, for thumbnails and transcripts
 //	                                --> Painter    safe drawing on somebody else's terminal
 //

@@ -279,3 +279,11 @@ func TestWhatHappenedIsMarked(t *testing.T) {
 		"1 0s hidden 9 keys typed while the terminal showed none\n1 0s signal SIGINT\n2 0s forward open agent\n1 0s gap 7 bytes not kept: the recorder was away\n"+
 		"0 0s note revoked your access ended\n1 0s input 12 bytes from the client in all, sha256 ab\n1 0s exit killed by SIGHUP\n0 0s end revoked your access ended\n")
 }
+
+func TestMarkersOfACast(t *testing.T) {
+	tr := &Transcript{Commands: []Command{{Channel: 1, At: 2 * time.Second, Text: "ls", Source: SourceGuess}, {Channel: 1, At: time.Second, Text: "cd /", Source: SourceMark}, {Channel: 2, Text: "make", Source: SourceExec}}}
+	got := tr.Markers()
+	if len(got) != 2 || got[0] != (recording.CastMarker{Channel: 1, At: time.Second, Text: "$ cd /"}) || got[1].Text != "$ ls (read from the screen)" {
+		t.Errorf("%+v", got)
+	}
+}
