@@ -231,10 +231,13 @@ func (x *Index) add(ctx context.Context, s *store.Summary) error {
 	case !errors.Is(err, sql.ErrNoRows):
 		return err
 	}
+	// Both numbers grow together, so the last row has the highest; asking for the maximum of the
+	// column without an index would read the whole table for each recording.
 	var rec, row int64
-	if err := tx.QueryRowContext(ctx, "SELECT coalesce(max(rec), 0) + 1, coalesce(max(last), 0) FROM recs").Scan(&rec, &row); err != nil {
+	if err := tx.QueryRowContext(ctx, "SELECT rec, last FROM recs ORDER BY rec DESC LIMIT 1").Scan(&rec, &row); err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return err
 	}
+	rec++
 	first := row + 1
 	put, err := tx.PrepareContext(ctx, "INSERT INTO lines (rowid, text, rec, ch, at) VALUES (?, ?, ?, ?, ?)")
 	if err != nil {
