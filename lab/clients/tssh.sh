@@ -38,6 +38,7 @@ $t cp -a $to:tree-tssh tree-back; diff -r --no-dereference tree tree-back || die
 $t cp "$to:tree-tssh/sub/{1,2}*9" .; is 'cp of a pattern' "$(ls | grep -c '^[12].*9$')" 12
 $t cp --resume "$BIG" $to:by-resume; same 'cp --resume' "$BIG" "$FAR/by-resume"
 code=0; out=$($t cp $to:none $to:none2 2>&1) || code=$?; is 'cp of nothing' "$code $(echo "$out" | tail -1)" "1 tssh: error: $to:none: file does not exist"
+out=$(pty "$t cp -r tree/sub $to:by-pty"; pty "$t cp $BIG $to:by-pty2"); echo "$out" | grep -q '^.*201 files, .* KiB, ' && echo "$out" | grep -q 'big 100% .* MiB' || die "cp on a terminal: $out"; ok 'cp on a terminal'
 [ -z "$(find "$FAR" -name '*.tssh-*')" ] || die 'cp left something behind'
 # Forwards: a server on web that echoes after the half-close, one here.
 cat >echo.py <<'IN'

@@ -21,7 +21,7 @@ const where = "/usr/lib/openssh/regress"
 var passing = strings.Fields(`connect connect-uri proto-version exit-status exit-status-signal transfer stderr-data stderr-after-eof
 	broken-pipe try-ciphers yes-head keyscan scp scp3 scp-uri sftp sftp-cmds sftp-badcmds sftp-batch sftp-glob sftp-perm sftp-uri
 	kextype keytype integrity localcommand host-expand percent knownhosts knownhosts-command putty-transfer putty-ciphers putty-kex
-	agent dynamic-forward forwarding multiplex`)
+	agent dynamic-forward forwarding multiplex cipher-speed`)
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "sshd" {
