@@ -14,6 +14,8 @@ const (
 	breathEvery = 10 * time.Second
 	breathBusy  = 1 << 20 // bytes allocated in that time: not quiet yet
 	breathWork  = 8 << 20 // bytes allocated since memory was last given back: worth it
+	breathShare = 64      // after much work this share of it in that time is quiet too: what
+	// comes after a flood (recordings being sent) must not keep the flood's memory
 )
 
 // breather gives memory back when things are quiet. Owned by one goroutine.
@@ -26,7 +28,8 @@ type breather struct {
 
 func (b *breather) step() {
 	now := b.allocated()
-	if now-b.last < breathBusy && now-b.given >= breathWork {
+	work := now - b.given
+	if now-b.last < max(breathBusy, work/breathShare) && work >= breathWork {
 		b.free()
 		now = b.allocated()
 		b.given = now

@@ -19,6 +19,9 @@ func TestBreather(t *testing.T) {
 		{2000, 1},
 		{9 << 20, 1},
 		{0, 2},
+		{4 << 30, 2},  // a flood
+		{32 << 20, 3}, // and what follows from it
+		{32 << 20, 3}, // as steady work it is no quiet
 	} {
 		allocated += c.grows
 		b.step()
