@@ -27,6 +27,7 @@ const KEYS: [string, string][] = [
   ["/", "find on the screen"],
   ["N, Shift N", "next, previous hit"],
   ["[ ]", "previous, next command"],
+  ["Tab, \u2190 \u2192", "from one to the next in a lane"],
   ["T", "transcript"],
   ["Y", "copy the text in view"],
   ["?", "these keys"],
