@@ -480,3 +480,37 @@ func TestWeakKeysProveNothing(t *testing.T) {
 		}
 	}
 }
+
+func TestSpoolLevels(t *testing.T) {
+	s := openSpool(t, recording.SpoolConfig{Dir: t.TempDir(), MaxBytes: 1 << 20, MaxBytesPerPerson: 1 << 20, MinFree: 1})
+	x, j := begin(t, s, testMeta())
+	grow := func(n int) {
+		must(t, j.Append(1, recording.KindOutput, randomBytes(n)))
+		must(t, x.Note("mark", ""))
+	}
+	if l := s.Level(); l != recording.LevelRoom {
+		t.Errorf("empty: %v", l)
+	}
+	for s.Level() == recording.LevelRoom {
+		grow(20 << 10)
+	}
+	if used, most := s.Usage(); s.Level() != recording.LevelLow || used < most/5*4 || used > most/10*9 {
+		t.Errorf("%v at %d of %d", s.Level(), used, most)
+	}
+	for s.Level() == recording.LevelLow {
+		_ = j.Append(1, recording.KindOutput, randomBytes(20<<10))
+		_ = x.Note("mark", "") // the last one fails
+	}
+	if used, most := s.Usage(); s.Level() != recording.LevelFull || used < most {
+		t.Errorf("%v at %d of %d", s.Level(), used, most)
+	}
+}
+
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	r := rand.New(rand.NewPCG(uint64(n), 7))
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	return b
+}

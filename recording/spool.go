@@ -30,8 +30,11 @@ type SpoolConfig struct {
 	MaxBytes          int64  // of all recordings and journals together; 4 GiB
 	MaxBytesPerPerson int64  // a quarter of MaxBytes
 	// MinFree is what the file system must have left for a session to begin; 64 MiB. At
-	// half of it running sessions are ended, so that there is room to close them.
+	// half of it running recordings fail, so that there is room to close them.
 	MinFree int64
+	// Low is the fill at which what need not be recorded is not any more, and Level says so: so
+	// many bytes taken, or twice MinFree left; four fifths of MaxBytes.
+	Low int64
 	// Keyframer makes an emulator for a terminal of this size; nil: no keyframes. Sizes
 	// are the client's claims.
 	Keyframer func(cols, rows int) Keyframer
@@ -122,6 +125,9 @@ func OpenSpool(cfg SpoolConfig) (*Spool, error) {
 	}
 	if cfg.MinFree <= 0 {
 		cfg.MinFree = 64 << 20
+	}
+	if cfg.Low <= 0 || cfg.Low > cfg.MaxBytes {
+		cfg.Low = cfg.MaxBytes / 5 * 4
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
@@ -263,6 +269,37 @@ func (s *Spool) roomAgain(person string) bool {
 	defer s.mu.Unlock()
 	below := func(used, most int64) bool { return used < most-most/16 }
 	return below(s.used, s.cfg.MaxBytes) && below(s.byPerson[person], s.cfg.MaxBytesPerPerson) && s.roomLocked(s.cfg.MinFree, true) == nil
+}
+
+// Level is how full a spool is.
+type Level int
+
+const (
+	LevelRoom Level = iota
+	LevelLow        // only what must be recorded begins
+	LevelFull       // nothing begins
+)
+
+func (l Level) String() string { return [...]string{"room", "low", "full"}[l] }
+
+// Level says how full the spool and its disk are.
+func (s *Spool) Level() Level {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.used >= s.cfg.MaxBytes, s.roomLocked(s.cfg.MinFree, false) != nil:
+		return LevelFull
+	case s.used >= s.cfg.Low, s.roomLocked(2*s.cfg.MinFree, false) != nil:
+		return LevelLow
+	}
+	return LevelRoom
+}
+
+// Usage is how many bytes recordings and journals take, and how many they may.
+func (s *Spool) Usage() (used, most int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.used, s.cfg.MaxBytes
 }
 
 // roomLocked looks at the file system, at most once a second unless it is fresh.

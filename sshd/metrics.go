@@ -133,6 +133,12 @@ func (s *Server) Metrics(w io.Writer) error {
 	gauge("tssh_ssh_handshakes", "Connections that have not logged in yet.", handshakes)
 	gauge("tssh_ssh_sessions", "Connections that are logged in.", sessions)
 	gauge("tssh_ssh_peers", "People and tagged machines with a connection.", peers)
+	if s.cfg.Spool != nil {
+		used, most := s.cfg.Spool.Usage()
+		gauge("tssh_spool_bytes", "Bytes that recordings take on this host until a recorder has them.", int(used))
+		gauge("tssh_spool_limit_bytes", "Bytes that they may take.", int(most))
+		gauge("tssh_spool_level", "0: room, 1: low, only what must be recorded is, 2: full, nothing begins.", int(s.cfg.Spool.Level()))
+	}
 	const channels = "tssh_ssh_channels"
 	fmt.Fprintf(&b, "# HELP %s What is open in sessions, by kind.\n# TYPE %s gauge\n", channels, channels)
 	for _, k := range slices.Sorted(maps.Keys(open)) {

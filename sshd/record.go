@@ -56,7 +56,7 @@ func (l *link) startLocked() (*os.File, error) {
 	l.keep.Asked = asked
 	var journal *os.File
 	if !l.keep.Off {
-		rec, f, err := l.record()
+		rec, f, err := l.recordUnlessLow()
 		switch {
 		case err == nil:
 			l.rec, l.id, journal = rec, rec.ID(), f
@@ -79,6 +79,14 @@ func (l *link) startLocked() (*os.File, error) {
 		return nil, err
 	}
 	return journal, nil
+}
+
+// recordUnlessLow leaves what room there is to those that must be recorded.
+func (l *link) recordUnlessLow() (*recording.Session, *os.File, error) {
+	if l.grant.decision.Terms().Record == policy.RecordBestEffort && l.s.cfg.Spool != nil && l.s.cfg.Spool.Level() == recording.LevelLow {
+		return nil, nil, errLow
+	}
+	return l.record()
 }
 
 // undoLocked takes a session back that did not begin after all.
@@ -115,7 +123,10 @@ func (l *link) awaitRecorder(journal *os.File) error {
 	return fmt.Errorf("%w: %w", errNoRecorder, err)
 }
 
-var errNoRecorder = errors.New("no recorder")
+var (
+	errNoRecorder = errors.New("no recorder")
+	errLow        = errors.New("the spool is nearly full")
+)
 
 // sayUnrecorded are the words for a session that cannot be recorded.
 func sayUnrecorded(err error) string {
@@ -124,6 +135,8 @@ func sayUnrecorded(err error) string {
 		return sayQuota
 	case errors.Is(err, errNoRecorder):
 		return sayNoRecorder
+	case errors.Is(err, errLow):
+		return sayLow
 	case errors.Is(err, recording.ErrSeal):
 		return sayNoSeal
 	}
@@ -326,4 +339,20 @@ func (l *link) reminder() *control.KeepMsg {
 		return &k
 	}
 	return nil
+}
+
+// spoolLevel has it audited when the spool is at another level than it was.
+func (s *Server) spoolLevel(was recording.Level) recording.Level {
+	if s.cfg.Spool == nil {
+		return was
+	}
+	now := s.cfg.Spool.Level()
+	if now == was {
+		return was
+	}
+	used, most := s.cfg.Spool.Usage()
+	text := fmt.Sprintf("recordings take %d of %d bytes here", used, most)
+	s.cfg.Log.Warn("spool is at another level", "level", now.String(), "was", was.String(), "used", used, "most", most)
+	s.audit(audit.Entry{Kind: "spool." + now.String(), Text: text})
+	return now
 }

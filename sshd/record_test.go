@@ -227,3 +227,24 @@ func TestSpoolFullAtLogin(t *testing.T) {
 		})
 	}
 }
+
+// TestSpoolLow: what is left of the room is for sessions that must be recorded.
+func TestSpoolLow(t *testing.T) {
+	who := account(t).Username
+	for _, c := range []struct{ fields, recording string }{{`"record":"best-effort"`, "failed: the room that is left"}, {`"record":"required","selfAttested":true`, "local"}} {
+		r := newRig(t, ruleWith(c.fields, ""))
+		r.ssh("", who, "true")
+		r.recordings(1)
+		r.SpoolLow = 1
+		if got := r.ssh("", who, "echo here"); got.out != "here\n" || got.code != 0 {
+			t.Fatalf("%s: %+v", c.fields, got)
+		}
+		open := r.audited("session.open")
+		if len(open) != 2 || open[0].Extra["recording"] != "local" || !strings.HasPrefix(open[1].Extra["recording"], c.recording) {
+			t.Errorf("%s: audit %+v", c.fields, open)
+		}
+		if len(r.audited2("spool.low")) == 0 {
+			t.Errorf("%s: that it is low is not audited", c.fields)
+		}
+	}
+}

@@ -288,6 +288,7 @@ func (s *Server) watch() {
 		look := time.NewTicker(connLogEvery)
 		defer look.Stop()
 		changed := s.cfg.Changed
+		level := s.spoolLevel(recording.LevelRoom)
 		for {
 			select {
 			case <-ctx.Done():
@@ -300,6 +301,7 @@ func (s *Server) watch() {
 					changed = nil
 				}
 			case <-tick.C:
+				level = s.spoolLevel(level)
 			}
 			s.review()
 		}

@@ -29,6 +29,7 @@ const (
 	sayRecorderFailed = "this session cannot be recorded any more: the disk of this host is full, or a limit was reached"
 	sayNoRecorder     = "the rule for this login insists on a recorder, and none has taken the beginning of the recording"
 	sayRecorderAway   = "the recorder of this session has not answered for too long"
+	sayLow            = "the room that is left for recordings on this host is for sessions that must be recorded"
 	sayPaused         = "this session is paused until its recording goes on; nothing more can be begun in it now"
 	sayPausedLong     = "the recording of this session could not go on for too long"
 	sayQuota          = "your recordings that wait on this host have reached their limit; tell its administrator"

@@ -42,7 +42,7 @@ type runFlags struct {
 	owner, localUsers, fallThrough, sealTo               string
 	userspace, loopback, portMapping, verbose            bool
 	udpPort                                              int
-	spoolMax, spoolFree                                  int64
+	spoolMax, spoolFree, spoolLow                        int64
 	rotateEvery                                          time.Duration
 	limits                                               sshd.Limits
 	names                                                names.Mode
@@ -74,6 +74,7 @@ func parseRun(args []string, stderr io.Writer) (runFlags, error) {
 	known := fs.String("names", string(names.Auto), "how programs here learn the mesh's names: auto, resolved, hosts or off")
 	fs.Int64Var(&f.spoolMax, "spool-max", 4<<30, "bytes of recordings kept until a recorder has them")
 	fs.Int64Var(&f.spoolFree, "spool-free", 256<<20, "bytes that must be free on the disk for a new session")
+	fs.Int64Var(&f.spoolLow, "spool-low", 0, "bytes of recordings from which on only those are made that must be (default: four fifths of --spool-max)")
 	fs.StringVar(&f.sealTo, "seal-to", "", "file of recipients (age1... or ssh-ed25519) that recordings of this host are sealed to, beside those of the policy")
 	limitFlags(fs, &f.limits)
 	if err := fs.Parse(args); err != nil {
@@ -375,7 +376,7 @@ func (h *host) openStores() error {
 		return fmt.Errorf("audit log: %w", err)
 	}
 	h.spool, err = recording.OpenSpool(recording.SpoolConfig{
-		Dir: filepath.Join(h.flags.state, "spool"), MaxBytes: h.flags.spoolMax, MaxBytesPerPerson: h.flags.spoolMax / 2, MinFree: h.flags.spoolFree,
+		Dir: filepath.Join(h.flags.state, "spool"), MaxBytes: h.flags.spoolMax, MaxBytesPerPerson: h.flags.spoolMax / 2, MinFree: h.flags.spoolFree, Low: h.flags.spoolLow,
 		Keyframer:   func(cols, rows int) recording.Keyframer { return term.New(cols, rows) },
 		Log:         h.log,
 		SealTo:      h.seal.recipients,
