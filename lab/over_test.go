@@ -34,12 +34,12 @@ func (m *mesh) joined(t *testing.T, name, login string) *Node {
 	return n
 }
 
-// liveID awaits the id of a session that runs, by a word of its command.
+// liveID awaits the id of a session that runs, by a word of its command; "" is a shell.
 func (m *mesh) liveID(t *testing.T, word string) (id string) {
 	t.Helper()
 	err := Until(40*time.Second, func() error {
 		for _, r := range m.recordings(t) {
-			if r.Live && strings.Contains(r.Command, word) {
+			if r.Live && strings.Contains(r.Command, word) && (word != "" || r.Command == "") {
 				id = r.ID
 				return nil
 			}
@@ -177,16 +177,19 @@ func TestWatchingARunningSession(t *testing.T) {
 	m.setPolicy(t, fmt.Sprintf(overPolicy, true))
 	m.logsIn(t)
 	desk, phone := m.joined(t, "desk", "olga@example.com"), m.joined(t, "phone", "bob@example.com")
-	alice := m.laptop.Host.terminal(t, 100, 24, "tssh", "--socket", m.laptop.Socket, "-t", "deploy@web", ": mark-w; exec bash --norc --noprofile -i")
+	alice := m.laptop.Host.terminal(t, 100, 40, "tssh", "--socket", m.laptop.Socket, "deploy@web")
+	alice.until(t, "prompt", func(screen string) bool { return strings.TrimSpace(screen) != "" })
+	alice.typed(t, "exec bash --norc --noprofile\r")
 	alice.await(t, "bash-")
 	alice.typed(t, "PS1='ready> '\r")
 	alice.await(t, "ready>")
 	alice.typed(t, "echo before-$((40+2))\r")
 	alice.await(t, "before-42")
-	id := m.liveID(t, "mark-w")
+	id := m.liveID(t, "")
 
-	olga := desk.Host.terminal(t, 120, 30, "tssh", "--socket", desk.Socket, "watch", id)
+	olga := desk.Host.terminal(t, 120, 60, "tssh", "--socket", desk.Socket, "watch", id)
 	olga.await(t, "before-42") // a late join begins with what is on the screen
+	alice.await(t, "tssh: this session is watched by olga@example.com")
 	var slowest time.Duration
 	for i := range 10 {
 		word := fmt.Sprintf("key-%d-%d", i, 7*i)
@@ -200,10 +203,28 @@ func TestWatchingARunningSession(t *testing.T) {
 	if slowest > 10*time.Second {
 		t.Errorf("the slowest key took %v", slowest)
 	}
-	bob := phone.Host.terminal(t, 120, 30, "tssh", "--socket", phone.Socket, "watch", id)
-	bob.await(t, "key-9-63")
+	// While a program has the whole screen nothing is written on it.
+	alice.typed(t, "printf '\\033[?1049h\\033[2J\\033[H'; cat\r")
+	alice.until(t, "empty screen", func(screen string) bool { return strings.TrimSpace(screen) == "" })
+	bob := phone.Host.terminal(t, 120, 60, "tssh", "--socket", phone.Socket, "watch", id)
 	bob.await(t, "also watching: olga@example.com")
 	olga.await(t, "also watching: bob@example.com")
+	const both = "this session is watched by olga@example.com and bob@example.com"
+	if err := Until(30*time.Second, func() error {
+		if !strings.Contains(alice.bytes(), "\x1b]2;tssh: "+both+"\a") {
+			return errors.New("the title does not say who watches")
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	if got := strings.TrimSpace(alice.text()); got != "" {
+		t.Errorf("on the whole screen of a program: %q", got)
+	}
+	alice.typed(t, "\x03")
+	alice.await(t, "ready>")
+	alice.typed(t, "printf '\\033[?1049l'\r")
+	alice.await(t, both)
 	bob.typed(t, "q")
 	olga.await(t, "nobody else watches")
 	olga.typed(t, "q")

@@ -52,6 +52,8 @@ type channel struct {
 	files  chan struct{} // closed when the sftp server is over; nil without one
 
 	mu      sync.Mutex
+	shell   bool     // it runs the login shell
+	notices []string // to be shown; nil when nobody is about to
 	prog    *program // nil until one runs
 	closing bool     // CLOSE is sent or received: start nothing
 	last    sync.Once
@@ -272,7 +274,7 @@ func (s *channel) requestProgram(kind, command string) bool {
 	}
 	s.c.track(prog)
 	s.mu.Lock()
-	s.prog = prog
+	s.prog, s.shell = prog, kind == "shell"
 	closing := s.closing
 	s.mu.Unlock()
 	if s.pty != nil {

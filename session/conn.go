@@ -92,6 +92,7 @@ func serve(nc net.Conn, ctl *control.Conn, tight limits) error {
 	c := &conn{mon: newMonitor(ctl), tight: tight, channels: map[uint32]*channel{}, forwards: map[uint32]*forward{}, listeners: map[string]*listener{}, ctx: ctx, end: end}
 	c.mon.onRevoke = c.revoked
 	c.mon.onKeep = c.keep
+	c.mon.onNotice = c.notice
 	c.mon.onLost = c.lost
 	go c.mon.listen(ctl) // ends with the socket, which the end of the process closes
 

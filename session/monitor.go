@@ -27,6 +27,7 @@ const maxUntold = 4096
 type monitor struct {
 	onRevoke func(control.RevokeMsg)
 	onKeep   func(control.KeepMsg)
+	onNotice func(line string)
 	onLost   func() // the socket closed; called once for each, on the receiving goroutine
 
 	mu     sync.Mutex
@@ -59,6 +60,8 @@ func (m *monitor) listen(c *control.Conn) {
 			m.onRevoke(*body)
 		case *control.KeepMsg:
 			m.onKeep(*body)
+		case *control.NoticeMsg:
+			m.onNotice(body.Line)
 		case *control.PingMsg:
 			m.tell(control.Pong, &control.PongMsg{})
 		default:

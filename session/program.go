@@ -52,6 +52,7 @@ type program struct {
 	mu     sync.Mutex
 	reaped bool // the pid may be another's
 
+	flow   flow        // of the terminal's output
 	exited atomic.Bool // output after this is what is left over
 }
 
@@ -234,6 +235,10 @@ func (p *program) output(s *channel, kind recording.Kind, from *os.File, to io.W
 		// Two in turn: what is counted of one may still be going on while the next is read.
 		buf, other := make([]byte, pieceSize), make([]byte, pieceSize)
 		left := maxDrain
+		hold, let := func() {}, func([]byte) {}
+		if p.stderr == nil { // notices are written between
+			hold, let = p.flow.mu.Lock, func(b []byte) { p.flow.feed(b); p.flow.mu.Unlock() }
+		}
 		for {
 			buf, other = other, buf
 			o.reading.Store(time.Now().UnixNano())
@@ -246,17 +251,22 @@ func (p *program) output(s *channel, kind recording.Kind, from *os.File, to io.W
 				if p.stderr != nil {
 					s.c.touch()
 				}
-				if keep(buf[:n]) != nil {
-					return
+				hold()
+				kept, werr := keep(buf[:n]) == nil, error(nil)
+				if kept {
+					if p.scp != nil && kind == recording.KindOutput {
+						p.scp.fromHost(buf[:n])
+					}
+					s.c.mayFlow()
+					var m int
+					m, werr = to.Write(buf[:n])
+					s.sent.Add(int64(m))
 				}
-				if p.scp != nil && kind == recording.KindOutput {
-					p.scp.fromHost(buf[:n])
-				}
-				s.c.mayFlow()
-				m, werr := to.Write(buf[:n])
-				s.sent.Add(int64(m))
+				let(buf[:n])
 				if werr != nil {
 					p.stopOutput()
+				}
+				if !kept || werr != nil {
 					return
 				}
 			}

@@ -45,7 +45,7 @@ func (s *Server) handle(c net.Conn) {
 		c.Close()
 		return
 	}
-	l := &link{s: s, src: who, srcAddr: addr, remote: c.RemoteAddr().String(), local: c.LocalAddr().String(), state: control.Start, handshaking: true, asks: map[uint32][]ask{}, ttys: map[uint32]string{}, over: make(chan struct{})}
+	l := &link{s: s, src: who, srcAddr: addr, remote: c.RemoteAddr().String(), local: c.LocalAddr().String(), state: control.Start, minor: control.Minor, handshaking: true, asks: map[uint32][]ask{}, ttys: map[uint32]string{}, over: make(chan struct{})}
 	if a, ok := addrOf(c.LocalAddr()); ok && slices.Contains(self.Addrs, a) {
 		l.dstAddr = a
 	}

@@ -60,7 +60,9 @@
 //
 // End ends one because somebody wants it. Whoever brings the wish (a hub) has it decided here
 // once more by policy.Evaluate, with the session's own request and the asker as its Viewer; the
-// person reads the reason, and by whom only where the rule has showWatchers.
+// person reads the reason, and by whom only where the rule has showWatchers. Under such a rule
+// Watched tells the person who watches: a note in the recording, and the control message notice,
+// which processes started by an earlier version (minor 0) do not know and are not sent.
 //
 // # Life of a connection
 //
@@ -90,7 +92,7 @@
 //	 "src_user":LOGIN,"src_tags":[TAG],"src_addr":ADDR,"dst_addr":ADDR,
 //	 "remote":"ADDR:PORT","local":"ADDR:PORT","client":TEXT,"began":TIME,
 //	 "keep":{how it is recorded},"key":policy.Decision.Key,"slot":TEXT,"section":TEXT,"rule":N,
-//	 "asks":{"CHANNEL":[{"kind":TEXT,"target":TEXT}]},"ttys":{"CHANNEL":"/dev/pts/N"}}
+//	 "minor":N,"asks":{"CHANNEL":[{"kind":TEXT,"target":TEXT}]},"ttys":{"CHANNEL":"/dev/pts/N"}}
 //
 // START is field 22 of /proc/PID/stat, so that a number that was given out again is not
 // taken for the process it was. A new monitor takes over every file whose process lives,

@@ -65,9 +65,13 @@ type link struct {
 	slot     string               // among its owner's sessions of the rule
 	timer    *time.Timer          // to what ends the session by the clock; nil when nothing does
 	detached bool
-	ended    bool // the process; no further dialogue begins
-	cause    string
-	text     string
+	minor    int    // control.Minor of the process
+	watchers string // as the person was told last
+
+	watchNotes int  // notes of that in the recording
+	ended      bool // the process; no further dialogue begins
+	cause      string
+	text       string
 }
 
 // grant is a login that was admitted.

@@ -6,6 +6,7 @@ import (
 
 	"tssh/policy"
 	"tssh/recording/audit"
+	"tssh/session/control"
 )
 
 // ErrNoSession says that there is no session of this id on this host.
@@ -69,4 +70,39 @@ func overseer(by, person policy.Identity, named bool) string {
 		return clean(by.Who(), 254)
 	}
 	return sayOverseer
+}
+
+// maxWatchNotes bounds what one recording says of watchers.
+const maxWatchNotes = 200
+
+// Watched says who watches a session, nobody any more with none. Where its rule has
+// showWatchers the person is told, in the terminal and in the recording.
+func (s *Server) Watched(id string, who []policy.Identity) {
+	l := s.session(id)
+	if l == nil {
+		return
+	}
+	var names []string
+	for _, w := range who {
+		names = append(names, overseer(w, l.src, true))
+	}
+	l.mu.Lock()
+	if !l.grant.decision.Terms().ShowWatchers {
+		names = nil // and where they were shown before, the last word is that nobody is
+	}
+	words := sayWatched(names)
+	if words == l.watchers || l.watchers == "" && len(names) == 0 {
+		l.mu.Unlock()
+		return
+	}
+	l.watchers = words
+	l.watchNotes++
+	note, ctl, rec, minor := l.watchNotes <= maxWatchNotes, l.ctl, l.rec, l.minor
+	l.mu.Unlock()
+	if rec != nil && note {
+		_ = rec.Note("watched", words) // its trouble shows in Failed
+	}
+	if ctl != nil && minor >= 1 {
+		_ = ctl.Send(control.Message{Type: control.Notice, Body: &control.NoticeMsg{Line: words}}, nil) // a dead socket shows in listen
+	}
 }

@@ -49,6 +49,7 @@ type stateFile struct {
 	Section string            `json:"section"`
 	Rule    int               `json:"rule"`
 	Keep    keeping           `json:"keep"`
+	Minor   int               `json:"minor,omitempty"`
 	Asks    map[uint32][]ask  `json:"asks,omitempty"`
 	TTYs    map[uint32]string `json:"ttys,omitempty"`
 }
@@ -80,7 +81,7 @@ func (l *link) saveStateLocked() error {
 		User: g.user, UID: g.account.UID, GID: g.account.GID, SrcID: l.src.ID, SrcName: l.src.Name, SrcUser: l.src.User, SrcTags: l.src.Tags,
 		SrcAddr: l.srcAddr, DstAddr: l.dstAddr, Remote: l.remote, Local: l.local, Client: l.client, Shell: g.account.Shell, Began: l.began,
 		Key: g.decision.Key(), Slot: l.slot, Section: g.decision.Section, Rule: g.decision.Rule,
-		Keep: l.keep, Asks: l.asks, TTYs: l.ttys})
+		Minor: l.minor, Keep: l.keep, Asks: l.asks, TTYs: l.ttys})
 	if err != nil {
 		return fmt.Errorf("state: %w", err)
 	}
@@ -191,7 +192,7 @@ func (s *Server) takeOver(name string) error {
 	}
 	l := &link{s: s, src: policy.Identity{ID: st.SrcID, Name: st.SrcName, User: st.SrcUser, Tags: st.SrcTags}, srcAddr: st.SrcAddr, dstAddr: st.DstAddr,
 		remote: st.Remote, local: st.Local, survive: true, proc: p, over: make(chan struct{}), state: control.Running, client: st.Client, began: st.Began,
-		asks: st.Asks, ttys: st.TTYs}
+		asks: st.Asks, ttys: st.TTYs, minor: st.Minor}
 	if l.asks == nil {
 		l.asks = map[uint32][]ask{}
 	}

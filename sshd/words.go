@@ -1,6 +1,10 @@
 package sshd
 
-import "tssh/policy"
+import (
+	"strings"
+
+	"tssh/policy"
+)
 
 // Causes of an end by this package, for End events and the audit log.
 const (
@@ -44,6 +48,14 @@ const (
 	sayOverseer       = "an administrator"
 	sayMonitorChanged = "this connection is not known to the host's daemon any more"
 )
+
+// sayWatched is for the person whose session is watched.
+func sayWatched(names []string) string {
+	if len(names) == 0 {
+		return "nobody watches this session any more"
+	}
+	return "this session is watched by " + strings.Join(names[:min(len(names), 8)], " and ")
+}
 
 // sayEnded is for the person whose session was ended by somebody.
 func sayEnded(who, reason string) string {

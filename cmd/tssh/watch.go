@@ -49,14 +49,30 @@ func (a *app) watch(ctx context.Context, args []string) error {
 			return resp.Body, nil
 		},
 	}
-	if err := t.refresh(); err != nil {
-		return err
+	for began := time.Now(); ; {
+		if err := t.refresh(); err != nil {
+			return err
+		}
+		if len(t.d.Channels) > 0 || !t.d.Live || time.Since(began) > beginTime {
+			break
+		}
+		select {
+		case <-time.After(beginLook):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 	if len(t.d.Channels) == 0 {
 		return failed("nothing has been asked for on this connection yet")
 	}
 	return watchTrack(ctx, t, a.in, a.outFile)
 }
+
+// A login of this moment has its first frame at the hub within some seconds.
+const (
+	beginTime = 10 * time.Second
+	beginLook = 300 * time.Millisecond
+)
 
 // watchTrack shows a session as it goes on. The hub sends each frame when it has it.
 func watchTrack(ctx context.Context, t *remoteTrack, in, out *os.File) error {

@@ -17,8 +17,16 @@ import (
 func (h *host) live(ctx context.Context, c *netmap.Client, srv *sshd.Server) error {
 	l, err := live.NewHost(live.HostConfig{
 		HTTP: c.HTTP, Log: h.log,
-		End:     func(e live.End) error { return endSession(c.Map(), srv, e) },
-		Watched: func(w live.Watched) { h.spool.Watch(w.Session, len(w.Watchers) > 0) },
+		End: func(e live.End) error { return endSession(c.Map(), srv, e) },
+		Watched: func(w live.Watched) {
+			h.spool.Watch(w.Session, len(w.Watchers) > 0)
+			var who []policy.Identity
+			for _, x := range w.Watchers {
+				id, _ := asker(c.Map(), x.By)
+				who = append(who, id)
+			}
+			srv.Watched(w.Session, who)
+		},
 	})
 	if err != nil {
 		return err

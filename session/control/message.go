@@ -19,6 +19,10 @@ const MaxMessage = 64 << 10
 // version before it, so a change that is not an addition needs a new number.
 const Version = 1
 
+// Minor counts what was added for the monitor to send. A process is of the version of the
+// monitor that started it, which notes it: 1 knows notice.
+const Minor = 1
+
 // Type names a message.
 type Type string
 
@@ -42,6 +46,7 @@ const (
 	Revoke  Type = "revoke"
 	Keep    Type = "keep"
 	Unkept  Type = "unkept"
+	Notice  Type = "notice"
 	Ping    Type = "ping"
 	Pong    Type = "pong"
 )
@@ -86,6 +91,7 @@ var table = map[Type]entry{
 	Resumed: {false, 0, 0, func() any { return new(ResumedMsg) }},
 	Revoke:  {false, 0, 0, func() any { return new(RevokeMsg) }},
 	Keep:    {false, 0, 0, func() any { return new(KeepMsg) }},
+	Notice:  {false, 0, 0, func() any { return new(NoticeMsg) }},
 	Ping:    {false, 0, 0, func() any { return new(PingMsg) }},
 }
 
@@ -264,6 +270,11 @@ type UnkeptMsg struct {
 	Why    string `json:"why"`
 	Paused bool   `json:"paused,omitempty"`
 	Over   bool   `json:"over,omitempty"`
+}
+
+// NoticeMsg is a line for the person, on every terminal that is open.
+type NoticeMsg struct {
+	Line string `json:"line"`
 }
 
 // PingMsg asks for a sign of life.
