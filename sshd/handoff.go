@@ -38,6 +38,14 @@ func (l *link) handsOver() bool {
 // ends it, or the policy does.
 func (s *Server) handOver(l *link, c net.Conn) {
 	defer s.leave(l)
+	// One that is not written down does not happen.
+	e := audit.Entry{Kind: "session.handover", Who: l.src.Who(), Node: l.src.Name, Verdict: "handed over", Text: "no ssh rule is about this peer; the host's own SSH server decides, and nothing is recorded"}
+	if !s.hush.allow(l.src, &e) {
+		_ = c.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = io.WriteString(c, "tssh: "+sayTooManyLogins+"\r\n")
+		c.Close()
+		return
+	}
 	inner, err := net.DialTimeout("tcp", s.cfg.FallThrough, dialTime)
 	if err != nil {
 		s.cfg.Log.Warn("the host's own SSH server", "addr", s.cfg.FallThrough, "err", err)
@@ -48,7 +56,7 @@ func (s *Server) handOver(l *link, c net.Conn) {
 	}
 	// Said before the first byte goes over.
 	s.cfg.Log.Info("connection handed over", "node", l.src.Name, "login", l.src.Who(), "to", s.cfg.FallThrough)
-	s.audit(audit.Entry{Kind: "session.handover", Who: l.src.Who(), Node: l.src.Name, Verdict: "handed over", Text: "no ssh rule is about this peer; the host's own SSH server decides, and nothing is recorded"})
+	s.audit(e)
 	h := &handed{l, startPump(c, inner)}
 	s.mu.Lock()
 	s.settleLocked(l) // its own server counts logins under way

@@ -24,9 +24,10 @@ func owner(id policy.Identity) string {
 // may do nothing could fill the audit log and push out of it what others did; what is
 // beyond is counted, in the next entry.
 const (
-	limitsEvery, limitsBurst     = time.Minute, 5
-	refusalsEvery, refusalsBurst = 5 * time.Second, 100
-	maxHushed                    = 10_000 // owners remembered; when there are more all begin anew
+	limitsEvery, limitsBurst       = time.Minute, 5
+	refusalsEvery, refusalsBurst   = 5 * time.Second, 100
+	handoversEvery, handoversBurst = 100 * time.Millisecond, 500 // connections given to the host's own server
+	maxHushed                      = 10_000                      // owners remembered; when there are more all begin anew
 )
 
 // hush counts what is written down, by owner.
@@ -36,8 +37,8 @@ type hush struct {
 }
 
 type hushed struct {
-	limits, refusals *rate.Limiter
-	unsaid           int
+	limits, refusals, handovers *rate.Limiter
+	unsaid                      int
 }
 
 func newHush() *hush { return &hush{by: map[string]*hushed{}} }
@@ -52,12 +53,16 @@ func (h *hush) allow(who policy.Identity, e *audit.Entry) bool {
 		if len(h.by) >= maxHushed {
 			clear(h.by)
 		}
-		x = &hushed{limits: rate.NewLimiter(rate.Every(limitsEvery), limitsBurst), refusals: rate.NewLimiter(rate.Every(refusalsEvery), refusalsBurst)}
+		x = &hushed{limits: rate.NewLimiter(rate.Every(limitsEvery), limitsBurst), refusals: rate.NewLimiter(rate.Every(refusalsEvery), refusalsBurst),
+			handovers: rate.NewLimiter(rate.Every(handoversEvery), handoversBurst)}
 		h.by[k] = x
 	}
 	l := x.refusals
-	if e.Kind == "session.limit" {
+	switch e.Kind {
+	case "session.limit":
 		l = x.limits
+	case "session.handover":
+		l = x.handovers
 	}
 	if !l.Allow() {
 		x.unsaid++

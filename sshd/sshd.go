@@ -27,7 +27,7 @@ type Limits struct {
 	Handshakes        int           // connections not logged in yet, of all peers: 100
 	HandshakesPerPeer int           // of one person, or one tagged machine: 60
 	Conns             int           // connections of all peers: 2000
-	ConnsPerPeer      int           // of one person, or one tagged machine: 600
+	ConnsPerPeer      int           // of one person, or one tagged machine: 200
 	SessionsPerConn   int           // channels open at once on a connection: 64
 	ForwardsPerConn   int           // forwards open at once on a connection, listeners included: 256
 	AsksPerConn       int           // granted and not yet gone: 768
