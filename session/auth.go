@@ -67,16 +67,23 @@ func (c *conn) admit(m gossh.ConnMetadata, method string) (*gossh.Permissions, e
 		return nil, fmt.Errorf("monitor: %T as the answer to auth", body)
 	}
 	if !v.OK {
-		c.refuse(v.Say)
+		c.refuseWith(v.Say, v.Hint)
 		return nil, errors.New("refused")
 	}
 	return &gossh.Permissions{}, nil
 }
 
 // refuse says why in a banner and closes. Only before the login is complete.
-func (c *conn) refuse(say string) {
+func (c *conn) refuse(say string) { c.refuseWith(say, "") }
+
+// refuseWith has a hint too, in the line before: the last line is the reason.
+func (c *conn) refuseWith(say, hint string) {
+	text := "tssh: " + plain(say) + "\r\n"
+	if hint != "" {
+		text = "tssh: hint: " + plain(hint) + "\r\n" + text
+	}
 	if p := c.preAuth.Load(); p != nil {
-		_ = (*p).SendAuthBanner("tssh: " + plain(say) + "\r\n")
+		_ = (*p).SendAuthBanner(text)
 	}
 	if s := c.sock.Load(); s != nil {
 		s.refuse()

@@ -69,7 +69,7 @@ func (l *link) auth(b *control.AuthMsg) (*control.VerdictMsg, error) {
 	g, d, say := l.admit(b.User)
 	if say != "" {
 		l.refused(clean(b.User, 256), d, say)
-		return &control.VerdictMsg{Say: say}, nil
+		return &control.VerdictMsg{Say: say, Hint: l.hint(d, b.User)}, nil
 	}
 	l.mu.Lock()
 	l.grant = g
@@ -115,6 +115,16 @@ func (l *link) refused(user string, d policy.Decision, say string) {
 		l.s.cfg.Log.Info("login refused", "node", l.src.Name, "login", l.src.Who(), "as", user, "rule", ruleName(d), "reason", d.Reason)
 		l.s.audit(e)
 	}
+}
+
+// hint is the next step of somebody whom the policy does not let in: the command that says what
+// they may do instead. The name has passed the parser, or there is none.
+func (l *link) hint(d policy.Decision, name string) string {
+	user, err := policy.ParseLocalUser(name)
+	if d.Verdict != policy.Deny || err != nil || l.src.User == "" {
+		return ""
+	}
+	return "tssh why " + string(user) + "@" + l.s.cfg.Self().Name
 }
 
 func ruleName(d policy.Decision) string {

@@ -254,6 +254,22 @@ func (a *app) whois(ctx context.Context, args []string) error {
 	return nil
 }
 
+// instead is the next step of somebody who is not let in.
+func instead(y localapi.Why) string {
+	host := oneLine(y.Host)
+	var ways []string
+	for _, u := range y.Instead {
+		ways = append(ways, "tssh "+oneLine(u)+"@"+host)
+	}
+	if y.Others {
+		ways = append(ways, "any other account but root")
+	}
+	if len(ways) == 0 {
+		return "nothing lets you log in on " + host + "; ask whoever keeps the policy of this mesh"
+	}
+	return strings.Join(ways, ", ")
+}
+
 func (a *app) why(ctx context.Context, args []string) error {
 	f := a.flags("why")
 	asJSON := f.Bool("json", false, "")
@@ -298,6 +314,9 @@ func (a *app) why(ctx context.Context, args []string) error {
 		}
 		if y.Reason != "" {
 			fmt.Fprintf(a.out, "because: %s\n", oneLine(y.Reason))
+		}
+		if y.Verdict == "deny" {
+			fmt.Fprintf(a.out, "instead: %s\n", instead(y))
 		}
 	}
 	if err == nil && y.Verdict != "accept" {

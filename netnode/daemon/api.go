@@ -270,6 +270,12 @@ func (d *Daemon) why(_ context.Context, r localapi.WhyRequest) (localapi.Why, er
 	w := localapi.Why{Verdict: dec.Verdict.String(), Say: dec.Sentence(q), Reason: dec.Reason, Section: dec.Section, Host: p.Name, User: r.User}
 	if dec.Verdict != policy.Deny {
 		w.Terms = dec.Words()
+	} else {
+		accounts, others := policy.Instead(nm.Policy, q)
+		for _, u := range accounts {
+			w.Instead = append(w.Instead, string(u))
+		}
+		w.Others = others
 	}
 	if dec.Rule >= 0 && dec.Section != "" {
 		w.Rule = &dec.Rule

@@ -133,6 +133,11 @@ type Why struct {
 	Rule    *int   `json:"rule,omitempty"`
 	Host    string `json:"host"`
 	User    string `json:"user"`
+
+	// Of a login that is denied: the accounts that rules let the asker in as there, and whether
+	// they do for any other but root.
+	Instead []string `json:"instead,omitempty"`
+	Others  bool     `json:"others,omitempty"`
 }
 
 // Codes of an Error.

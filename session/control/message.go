@@ -152,8 +152,9 @@ type AuthMsg struct {
 
 // VerdictMsg admits, or says in words for the person why not.
 type VerdictMsg struct {
-	OK  bool   `json:"ok"`
-	Say string `json:"say,omitempty"`
+	OK   bool   `json:"ok"`
+	Say  string `json:"say,omitempty"`
+	Hint string `json:"hint,omitempty"` // a command that says more
 }
 
 // BeginMsg says the SSH handshake is over and User is who it ended with.
