@@ -82,6 +82,16 @@ func processesOf(pid int, uid string) (below, owned []int) {
 	return below, owned
 }
 
+// programs are the command lines of processes that are still there.
+func programs(pids []int) []string {
+	var out []string
+	for _, pid := range pids {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		out = append(out, strings.ReplaceAll(strings.TrimRight(string(b), "\x00"), "\x00", " "))
+	}
+	return out
+}
+
 // terminalsOf counts the terminals that belong to an account.
 func terminalsOf(uid string) int {
 	n := 0
@@ -169,10 +179,17 @@ func TestSoakLogins(t *testing.T) {
 		wg.Wait()
 		return time.Since(begin)
 	}
+	left := ""
 	settled := func() bool {
 		below, owned := processesOf(d.cmd.Process.Pid, u.Uid)
+		left = fmt.Sprintf("processes of the daemon %q, of the account %q, open connections %d, terminals %d", programs(below), programs(owned), len(r.states()), terminalsOf(u.Uid))
 		return len(below) == 0 && len(owned) == 0 && len(r.states()) == 0 && terminalsOf(u.Uid) == 0
 	}
+	defer func() {
+		if t.Failed() {
+			t.Log(left)
+		}
+	}()
 	many(50) // every part was used once
 	patiently(t, "the first logins are over", settled)
 	before := holds(t, d.cmd.Process.Pid)

@@ -92,7 +92,11 @@ func TestSpare(t *testing.T) {
 	if err := syscall.Kill(second, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	r.until("it is dead", func() bool { return inState(second, "Z") })
+	// All of its threads: the last one to go has its sockets open until then.
+	r.until("it is dead", func() bool {
+		tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", second))
+		return inState(second, "Z") && len(tasks) == 1
+	})
 	other := d.client(u.Username)
 	if s, err = other.NewSession(); err != nil {
 		t.Fatal(err)

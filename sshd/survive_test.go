@@ -307,7 +307,7 @@ func TestRevokedAfterAdoption(t *testing.T) {
 func TestDiedWhileAway(t *testing.T) {
 	r := newRig(t, usual())
 	d := r.daemon()
-	run := start(t, d.client(account(t).Username), false, "seq 1 20000; echo done; sleep 300")
+	run := start(t, d.client(account(t).Username), false, "seq 1 20000; echo done; read -r x")
 	r.until("output", func() bool { return strings.HasSuffix(run.out.String(), "done\n") })
 	conn := r.states()[0].PID
 	d.kill()
