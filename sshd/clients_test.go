@@ -143,6 +143,9 @@ func TestStockRefused(t *testing.T) {
 			if got.code != 255 || got.out != "" || !strings.Contains(got.err, "tssh: ") || !strings.Contains(got.err, c.words) {
 				t.Errorf("got %+v", got)
 			}
+			if hint := "tssh: hint: tssh why " + c.user + "@web"; strings.Contains(got.err, hint) != strings.Contains(got.err, "policy does not let") {
+				t.Errorf("the next step: %q", got.err)
+			}
 			if strings.Contains(got.err, "assword") {
 				t.Errorf("the person was asked for a password: %q", got.err)
 			}

@@ -121,7 +121,7 @@ func (l *link) refused(user string, d policy.Decision, say string) {
 // they may do instead. The name has passed the parser, or there is none.
 func (l *link) hint(d policy.Decision, name string) string {
 	user, err := policy.ParseLocalUser(name)
-	if d.Verdict != policy.Deny || err != nil || l.src.User == "" {
+	if d.Verdict != policy.Deny || d.Say != "" || err != nil || l.src.User == "" {
 		return ""
 	}
 	return "tssh why " + string(user) + "@" + l.s.cfg.Self().Name

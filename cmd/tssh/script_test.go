@@ -184,7 +184,10 @@ func (s *scene) sockets() map[string]localapi.Config {
 		},
 		Why: func(_ context.Context, r localapi.WhyRequest) (localapi.Why, error) {
 			if r.User == "root" {
-				return localapi.Why{Verdict: "deny", Say: "policy does not let you log in as root on web", Reason: "no-login", Host: r.Host, User: r.User}, nil
+				return localapi.Why{Verdict: "deny", Say: "policy does not let you log in as root on web", Reason: "no-login", Host: r.Host, User: r.User, Instead: []string{"deploy", "www"}}, nil
+			}
+			if r.User == "nobody" {
+				return localapi.Why{Verdict: "deny", Say: "policy does not let you log in as nobody on web", Host: r.Host, User: r.User}, nil
 			}
 			return localapi.Why{Verdict: "accept", Host: r.Host, User: r.User}, nil
 		},
