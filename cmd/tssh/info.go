@@ -267,7 +267,10 @@ func instead(y localapi.Why) string {
 	if len(ways) == 0 {
 		return "nothing lets you log in on " + host + "; ask whoever keeps the policy of this mesh"
 	}
-	return strings.Join(ways, ", ")
+	if last := len(ways) - 1; last > 0 {
+		return strings.Join(ways[:last], ", ") + " or " + ways[last]
+	}
+	return ways[0]
 }
 
 func (a *app) why(ctx context.Context, args []string) error {

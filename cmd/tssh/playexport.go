@@ -41,6 +41,7 @@ func exportFile(path, format string, opt playOptions, stdout *os.File, stderr io
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "tssh: error: %v\n", err)
+		hintSealed(err, stderr)
 		return 1
 	}
 	return 0
