@@ -154,6 +154,7 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
     goLive.hidden = !d().live;
     const others = (d().watchers ?? []).filter((w) => !w.you).map((w) => (w.node ? `${w.who} (${w.node})` : w.who));
     watchers.textContent = d().watchers === undefined ? "" : others.length > 0 ? `Also watching: ${others.join(", ")}` : "Nobody else is watching";
+    watchers.classList.toggle("none", others.length === 0);
     watchers.hidden = watchers.textContent === "";
     stop.button.hidden = !d().may_end;
     line.index(d().frames, rec.end);
