@@ -65,23 +65,33 @@ func (b *bed) options() (o []string) {
 
 func joined(words []string) string { return strings.Join(words, " ") }
 
+// material makes a folder on the laptop with one large file of random bytes, and many small ones in "small".
+// The caller removes it.
+func (b *bed) material(name string, mib, many int) (dir, large string, err error) {
+	dir = b.laptop.Host.Path(name)
+	large = filepath.Join(dir, "large")
+	if err := os.MkdirAll(filepath.Join(dir, "small"), 0o755); err != nil {
+		return "", "", err
+	}
+	if out, err := exec.Command("dd", "if=/dev/urandom", "of="+large, "bs=1M", fmt.Sprint("count=", mib)).CombinedOutput(); err != nil {
+		return "", "", fmt.Errorf("%w: %s", err, out)
+	}
+	for i := range many {
+		if err := os.WriteFile(filepath.Join(dir, "small", fmt.Sprint(i)), fmt.Appendf(nil, "%0*d", 100+i%2000, i), 0o644); err != nil {
+			return "", "", err
+		}
+	}
+	return dir, large, nil
+}
+
 // files compares sftp with a large file, and rsync with many small ones.
 func (b *bed) files(mib, rounds int) error {
-	dir := b.laptop.Host.Path("files")
-	if err := os.MkdirAll(filepath.Join(dir, "small"), 0o755); err != nil {
+	const many = 5000
+	dir, large, err := b.material("files", mib, many)
+	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	large := filepath.Join(dir, "large")
-	if out, err := exec.Command("dd", "if=/dev/urandom", "of="+large, "bs=1M", fmt.Sprint("count=", mib)).CombinedOutput(); err != nil {
-		return fmt.Errorf("%w: %s", err, out)
-	}
-	const many = 5000
-	for i := range many {
-		if err := os.WriteFile(filepath.Join(dir, "small", fmt.Sprint(i)), fmt.Appendf(nil, "%0*d", 100+i%2000, i), 0o644); err != nil {
-			return err
-		}
-	}
 	options := b.options()
 	for _, c := range []struct{ what, batch string }{{"put", "put " + large + " large"}, {"get", "get large " + filepath.Join(dir, "back")}} {
 		batch := filepath.Join(dir, "batch")

@@ -33,21 +33,12 @@ func (b *bed) long(mib, rounds int) error {
 	}); err != nil {
 		return err
 	}
-	dir := b.laptop.Host.Path("long")
-	if err := os.MkdirAll(filepath.Join(dir, "small"), 0o755); err != nil {
+	const many = 200
+	dir, large, err := b.material("long", mib, many)
+	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	large := filepath.Join(dir, "large")
-	if out, err := exec.Command("dd", "if=/dev/urandom", "of="+large, "bs=1M", fmt.Sprint("count=", mib)).CombinedOutput(); err != nil {
-		return fmt.Errorf("%w: %s", err, out)
-	}
-	const many = 200
-	for i := range many {
-		if err := os.WriteFile(filepath.Join(dir, "small", fmt.Sprint(i)), fmt.Appendf(nil, "%0*d", 100+i, i), 0o644); err != nil {
-			return err
-		}
-	}
 	options := b.options()
 	tssh := []string{"--socket", b.laptop.Socket, "cp", "-q"}
 	back := filepath.Join(dir, "back")
