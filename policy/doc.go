@@ -80,6 +80,7 @@ load elsewhere. They only take away from what the rule allows without them.
 	                 recordInput, selfAttested: true or false
 	watch, join, end [who may, beside the person whose session it is]
 	showWatchers     true: the person and all who watch are told who watches, and who ended a session
+	showRecording    true: a terminal says when it opens whether the session is recorded, and what is typed
 	loginMessage     one line, shown when a terminal opens
 	breakGlass       true: the rule works when recorder or hub are away; audited, and announced at login
 	approvers, approvals, approvedFor   of action "request": who says yes, how many of them, for how long

@@ -388,7 +388,7 @@ func TestSame(t *testing.T) {
 	if d.Verdict != Accept || !d.Same(Recalled("ssh", 7, d.Key())) || !Recalled("ssh", 7, d.Key()).Same(d) {
 		t.Errorf("a rule that only moved is not the same: %+v", d)
 	}
-	for _, same := range []string{`"permit": {"shell": true}`, `"sessionLimit": "1h"`, `"hours": ["Mon-Sun 00:00-24:00 UTC"]`, `"loginMessage": "hi"`, `"watch": []`, `"showWatchers": true`, `"sessionsAtOnce": 1`} {
+	for _, same := range []string{`"permit": {"shell": true}`, `"sessionLimit": "1h"`, `"hours": ["Mon-Sun 00:00-24:00 UTC"]`, `"loginMessage": "hi"`, `"watch": []`, `"showWatchers": true`, `"showRecording": true`, `"sessionsAtOnce": 1`} {
 		r := `{"action": "accept", ` + rule + `, "recorder": ["tag:rec"], ` + same + `}`
 		if e := Evaluate(mustParse(t, []byte(`{"tagOwners": {"tag:web": [], "tag:rec": []}, "acls": [{"action": "accept", "src": ["*"], "dst": ["*:*"]}], "ssh": [`+r+`]}`)),
 			Request{Ask: AskLogin, Src: alice, SrcAddr: alice.Addrs[0], Dst: web, User: "deploy", UID: 1000, AnyTime: true}); !d.Same(e) {

@@ -55,6 +55,9 @@ func (l *linter) limits(r *sshRule) {
 		if t.LoginMessage != "" {
 			l.warnf(r.at("loginMessage"), "%s: loginMessage has no effect: it is shown when a terminal opens, and permit has no pty", rule)
 		}
+		if t.ShowRecording {
+			l.warnf(r.at("showRecording"), "%s: showRecording has no effect: it is said when a terminal opens, and permit has no pty", rule)
+		}
 		if t.RecordInput {
 			l.warnf(r.at("recordInput"), "%s: recordInput has no effect: it is about terminals, and permit has no pty", rule)
 		}

@@ -97,6 +97,10 @@ func (r *termsReader) fields() map[string]func(*hujson.Value) {
 			t.ShowWatchers = f.boolean(v, r.what("showWatchers"))
 		},
 
+		"showRecording": func(v *hujson.Value) {
+			r.seen("showRecording", v)
+			t.ShowRecording = f.boolean(v, r.what("showRecording"))
+		},
 		"loginMessage": func(v *hujson.Value) { r.seen("loginMessage", v); r.readMessage(v) },
 		"breakGlass": func(v *hujson.Value) {
 			if t.BreakGlass = f.boolean(v, r.what("breakGlass")); t.BreakGlass {
@@ -555,6 +559,9 @@ func (t *terms) describe(s *sshRule) {
 	}
 	if t.RecordInput {
 		add("input recorded")
+	}
+	if t.ShowRecording {
+		add("told that it is recorded")
 	}
 	if t.SelfAttested {
 		add("self-attested recordings will do")

@@ -68,11 +68,12 @@ type Terms struct {
 	RecordInput   bool // what is typed while the terminal shows it
 	SelfAttested  bool // a recording that its own account could have altered will do
 
-	LoginMessage string // shown when a terminal opens
-	ShowWatchers bool   // the person is told who watches, and who ends the session
-	BreakGlass   bool   // works without recorder and hub; audited and announced
-	Approvals    int    // of a rule with action request: so many approvers
-	ApprovedFor  time.Duration
+	LoginMessage  string // shown when a terminal opens
+	ShowRecording bool   // the person is told, when a terminal opens, whether the session is recorded
+	ShowWatchers  bool   // the person is told who watches, and who ends the session
+	BreakGlass    bool   // works without recorder and hub; audited and announced
+	Approvals     int    // of a rule with action request: so many approvers
+	ApprovedFor   time.Duration
 }
 
 // terms is Terms and what decides about the rest of a session, compiled. It never changes.

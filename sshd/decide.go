@@ -199,6 +199,9 @@ func (l *link) begin(b *control.BeginMsg) (*control.GoMsg, *os.File, error) {
 	}
 	msg.Idle = d.Terms().IdleLimit
 	msg.Command, msg.Message, msg.Folder = d.Terms().Command, d.Terms().LoginMessage, d.Terms().SFTPFolder
+	if d.Terms().ShowRecording {
+		msg.Notices = append(msg.Notices, keep.notice(msg.Input))
+	}
 	if keep.Glass {
 		l.remark("break-glass", "let in by "+ruleName(d)+": "+orElse(keep.Why, "a break-glass rule"))
 		msg.Notices = append(msg.Notices, sayGlass)

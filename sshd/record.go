@@ -41,6 +41,17 @@ func (k keeping) String() string {
 	return "local"
 }
 
+// notice is what the person is told where the rule has showRecording.
+func (k keeping) notice(input bool) string {
+	switch {
+	case k.Off:
+		return sayNotRecorded
+	case input:
+		return sayInputToo
+	}
+	return sayRecorded
+}
+
 // glass reports whether the login was decided by break-glass rules alone. Called with mu
 // held, or before the session began.
 func (l *link) glass() bool { return l.keep.Asked }

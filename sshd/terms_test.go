@@ -123,3 +123,24 @@ func TestGreeting(t *testing.T) {
 		t.Errorf("a command without a terminal: %q", out)
 	}
 }
+
+// TestShowRecording: a terminal says whether it is recorded where the rule asks, and a command never.
+func TestShowRecording(t *testing.T) {
+	for _, c := range []struct{ terms, want string }{
+		{`"showRecording":true`, "tssh: this session is recorded\n"},
+		{`"showRecording":true,"recordInput":true`, "tssh: this session is recorded, and so is what you type while the screen shows it\n"},
+		{`"showRecording":true,"record":"off"`, "tssh: this session is not recorded\n"},
+		{`"record":"required"`, ""},
+	} {
+		r := newRig(t, withTerms(c.terms))
+		u := account(t)
+		got := r.run("", "script", "-qec", shell(append(append([]string{"ssh"}, r.options()...), "-tt", u.Username+"@web"))+" <<'X'\nexit\nX", "/dev/null")
+		out := strings.ReplaceAll(got.out, "\r", "")
+		if !strings.Contains(out, c.want) || strings.Contains(out, "recorded") != (c.want != "") {
+			t.Errorf("%s: %q", c.terms, out)
+		}
+		if got := r.ssh("", u.Username, "echo x"); got.out != "x\n" || strings.Contains(got.err, "recorded") {
+			t.Errorf("%s, a command: %+v", c.terms, got)
+		}
+	}
+}
