@@ -79,6 +79,7 @@ load elsewhere. They only take away from what the rule allows without them.
 	                 (former names: "end" and "continue" are terminate and refuse);
 	                 recordInput, selfAttested: true or false
 	watch, join, end [who may, beside the person whose session it is]
+	delete           [who may delete their recordings]: never the person recorded; without it nobody over the mesh
 	showWatchers     true: the person and all who watch are told who watches, and who ended a session
 	showRecording    true: a terminal says when it opens whether the session is recorded, and what is typed
 	loginMessage     one line, shown when a terminal opens

@@ -43,9 +43,9 @@ func Evaluate(p *Policy, r Request) Decision {
 		return no("no-identity: the source is not a node of this mesh", "this mesh does not know who you are")
 	case !r.Dst.Valid():
 		return no("no-identity: the destination is not a node of this mesh", "this host is not a node of a mesh")
-	case r.Ask == AskWatch || r.Ask == AskJoin || r.Ask == AskEnd:
+	case r.Ask >= AskWatch && r.Ask <= AskDelete:
 		return p.over(&r)
-	case r.Ask == AskNothing || r.Ask > AskEnd:
+	case r.Ask == AskNothing || r.Ask > AskDelete:
 		return no("no-ask: the request asks for nothing that is known", "this is not offered")
 	}
 	d := p.login(&r)
@@ -139,7 +139,9 @@ func (d Decision) Sentence(r Request) string {
 
 // over decides who may watch, join or end a session: the person whose it is, and those
 // whom the rule of the session names. Where it names nobody, that is the roles whose duty
-// it is. The rule is the one that has the login now, at whatever time of the day.
+// it is. The rule is the one that has the login now, at whatever time of the day. Deleting
+// is different: nobody deletes what was recorded of themselves, and without a list nobody
+// does here at all (an administrator does, on the hub itself).
 func (p *Policy) over(r *Request) Decision {
 	v := &r.Viewer
 	no := func(reason string) Decision {
@@ -149,6 +151,8 @@ func (p *Policy) over(r *Request) Decision {
 			say = "policy does not let you join this session"
 		case AskEnd:
 			say = "policy does not let you end this session"
+		case AskDelete:
+			say = "policy does not let you delete this recording"
 		}
 		return Decision{Rule: -1, Reason: reason, Say: say}
 	}
@@ -161,6 +165,9 @@ func (p *Policy) over(r *Request) Decision {
 	list, rule := p.overseers(r)
 	named := rule != nil && rule.terms.ShowWatchers
 	if v.User == r.Src.User && !r.Src.External {
+		if r.Ask == AskDelete {
+			return Decision{Rule: -1, Reason: "own: nobody deletes the recordings of their own sessions", Say: "nobody may delete the recordings of their own sessions"}
+		}
 		return Decision{Verdict: Accept, Rule: -1, Reason: "own: the viewer's own session", Named: named}
 	}
 	if list != nil {
@@ -170,7 +177,7 @@ func (p *Policy) over(r *Request) Decision {
 		return no("not-named: " + rule.reason + " names others")
 	}
 	duty := v.Role == RoleAdmin || v.Role == RoleOwner || v.Role == RoleAuditor && r.Ask == AskWatch
-	if duty && r.Ask != AskJoin {
+	if duty && r.Ask != AskJoin && r.Ask != AskDelete {
 		return Decision{Verdict: Accept, Rule: -1, Reason: "role: the viewer is " + string(v.Role), Named: named}
 	}
 	return no("not-yours: another person's session")
@@ -189,6 +196,8 @@ func (p *Policy) overseers(r *Request) ([]selector, *sshRule) {
 		return rule.terms.watch, rule
 	case AskJoin:
 		return rule.terms.join, rule
+	case AskDelete:
+		return rule.terms.del, rule
 	}
 	return rule.terms.end, rule
 }

@@ -73,7 +73,7 @@ func (l *linter) oversight(r *sshRule) {
 	for _, list := range []struct {
 		key string
 		who []selector
-	}{{"watch", t.watch}, {"join", t.join}, {"end", t.end}} {
+	}{{"watch", t.watch}, {"join", t.join}, {"end", t.end}, {"delete", t.del}} {
 		for _, s := range list.who {
 			if s.kind == selGroup && len(s.group.members) == 0 {
 				l.warnf(s.word.off, "%s: %s names %s, which has no members", rule, list.key, s.word.text)
@@ -189,7 +189,7 @@ func (l *linter) strangers(f *file) {
 		r := &l.p.ssh.rules[i]
 		see(r.src)
 		see(r.dst)
-		for _, list := range [][]selector{r.terms.watch, r.terms.join, r.terms.end, r.terms.approvers} {
+		for _, list := range [][]selector{r.terms.watch, r.terms.join, r.terms.end, r.terms.del, r.terms.approvers} {
 			see(list)
 		}
 	}

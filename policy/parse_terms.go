@@ -61,9 +61,9 @@ func (r *termsReader) fields() map[string]func(*hujson.Value) {
 			*to = r.duration(v, key, time.Second, maxLimit)
 		}
 	}
-	people := func(key string, to *[]selector) func(*hujson.Value) {
+	people := func(key, feature string, to *[]selector) func(*hujson.Value) {
 		return func(v *hujson.Value) {
-			r.seen("watch", v)
+			r.seen(feature, v)
 			if !isNull(v) {
 				*to = append([]selector{}, f.names.selectors(f.report, r.rule, key, f.list(v, r.what(key)), atPeople)...)
 			}
@@ -89,9 +89,10 @@ func (r *termsReader) fields() map[string]func(*hujson.Value) {
 			r.self = word{"selfAttested", v.StartOffset}
 		},
 
-		"watch": people("watch", &t.watch),
-		"join":  people("join", &t.join),
-		"end":   people("end", &t.end),
+		"watch":  people("watch", "watch", &t.watch),
+		"join":   people("join", "watch", &t.join),
+		"end":    people("end", "watch", &t.end),
+		"delete": people("delete", "delete", &t.del),
 		"showWatchers": func(v *hujson.Value) {
 			r.seen("showWatchers", v)
 			t.ShowWatchers = f.boolean(v, r.what("showWatchers"))
@@ -573,7 +574,7 @@ func (t *terms) describe(s *sshRule) {
 	for _, l := range []struct {
 		verb string
 		who  []selector
-	}{{"watched", t.watch}, {"joined", t.join}, {"ended", t.end}} {
+	}{{"watched", t.watch}, {"joined", t.join}, {"ended", t.end}, {"deleted", t.del}} {
 		if l.who != nil {
 			add("%s by %s", l.verb, selectorWords(l.who))
 		}

@@ -24,6 +24,7 @@ const (
 	AskWatch                    // see a session of Src on Dst as User, or its recording; Viewer asks
 	AskJoin                     // type in it
 	AskEnd                      // end it
+	AskDelete                   // delete its recording for good
 )
 
 // Verdict is what becomes of a request. The zero value denies.
@@ -69,7 +70,7 @@ type Request struct {
 	// would let the login in and what that rule needs, a recorder or the hub, is away.
 	BreakGlass bool
 	Target     string
-	Viewer     Identity // of AskWatch, AskJoin and AskEnd
+	Viewer     Identity // of AskWatch, AskJoin, AskEnd and AskDelete
 	Now        time.Time
 }
 

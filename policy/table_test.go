@@ -55,7 +55,7 @@ func testDirectory(t *testing.T) *Directory {
 //	SRC as ACCOUNT on DST at TIME    at that time; without it hours count as open
 //	SRC as ACCOUNT on DST may KIND [TARGET]   in an open login; the answer is yes or no
 //	SRC as ACCOUNT on DST says       what the rule says about its sessions
-//	VIEWER watches|joins|ends SRC as ACCOUNT on DST   a session of SRC; the answer is yes or no
+//	VIEWER watches|joins|ends|deletes SRC as ACCOUNT on DST   a session of SRC; the answer is yes or no
 //	SRC to DST PROTO [PORT] [v4|v6]  a flow
 //	ACTOR tags TAG
 //	NODE routes PREFIX
@@ -133,7 +133,7 @@ func may(t *testing.T, p *Policy, d *Directory, src, user, dst, kind, target str
 	return "no"
 }
 
-var over = map[string]Ask{"watches": AskWatch, "joins": AskJoin, "ends": AskEnd}
+var over = map[string]Ask{"watches": AskWatch, "joins": AskJoin, "ends": AskEnd, "deletes": AskDelete}
 
 func oversees(t *testing.T, p *Policy, d *Directory, f []string) string {
 	t.Helper()

@@ -83,14 +83,14 @@ type terms struct {
 	commands []commandPattern // nil: any
 	hours    []window
 	until    time.Time
-	// Who may see, join and end sessions of the rule; nil means the default of each.
-	watch, join, end []selector
-	approvers        []selector
-	key              string // differs when a session that is open cannot go on under other terms
-	words            string // for people: what differs from the default
-	own              string // of that, what names nobody
-	uses             []use
-	id               string // of the rule's text
+	// Who may see, join and end sessions of the rule and delete their recordings; nil means the default of each.
+	watch, join, end, del []selector
+	approvers             []selector
+	key                   string // differs when a session that is open cannot go on under other terms
+	words                 string // for people: what differs from the default
+	own                   string // of that, what names nobody
+	uses                  []use
+	id                    string // of the rule's text
 }
 
 // use is a field that hosts of an earlier version do not know.

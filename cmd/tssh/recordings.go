@@ -102,13 +102,13 @@ func hubDo(ctx context.Context, hc *http.Client, r *http.Request) (*http.Respons
 	return nil, m
 }
 
-// sessions is `tssh sessions [--json] [FILTER...]`, `tssh sessions fetch ID FILE` and
-// `tssh sessions end ID --reason WORDS`.
+// sessions is `tssh sessions [--json] [FILTER...]`, `tssh sessions fetch ID FILE`,
+// `tssh sessions end ID --reason WORDS` and `tssh sessions delete ID --reason WORDS`.
 func (a *app) sessions(ctx context.Context, args []string) error {
 	f := a.flags("sessions")
 	asJSON := f.Bool("json", false, "")
 	reason := f.String("reason", "", "")
-	form := "sessions [--json] [FILTER...] | sessions fetch ID FILE | sessions end ID --reason WORDS"
+	form := "sessions [--json] [FILTER...] | sessions fetch ID FILE | sessions end|delete ID --reason WORDS"
 	if err := f.parse(args, 0, 64, form); err != nil {
 		return err
 	}
@@ -118,7 +118,10 @@ func (a *app) sessions(ctx context.Context, args []string) error {
 	if len(f.rest) == 2 && f.rest[0] == "end" {
 		return a.endSession(ctx, f.rest[1], *reason)
 	}
-	if *reason != "" || len(f.rest) > 0 && (f.rest[0] == "fetch" || f.rest[0] == "end") {
+	if len(f.rest) == 2 && f.rest[0] == "delete" {
+		return a.deleteRecording(ctx, f.rest[1], *reason)
+	}
+	if *reason != "" || len(f.rest) > 0 && (f.rest[0] == "fetch" || f.rest[0] == "end" || f.rest[0] == "delete") {
 		return usage("wrong arguments").withHint("tssh " + form)
 	}
 	hc, err := a.hub(ctx)

@@ -308,6 +308,15 @@ func hubPages() http.Handler {
 		}
 		io.WriteString(w, `{"id":"rec-0002","may":[{"what":"watch","yes":false,"say":"policy does not let you see this recording"}]}`)
 	})
+	m.HandleFunc("POST /api/recordings/{id}/delete", func(w http.ResponseWriter, r *http.Request) {
+		b, err := io.ReadAll(r.Body)
+		if err != nil || r.PathValue("id") != "rec-0001" || string(b) != `{"reason":"asked to"}` {
+			w.WriteHeader(403)
+			io.WriteString(w, `{"error":"Policy does not let you delete this recording."}`)
+			return
+		}
+		io.WriteString(w, `{"deleted":true}`)
+	})
 	m.HandleFunc("GET /api/recordings/{id}/file", func(w http.ResponseWriter, r *http.Request) {
 		if r.PathValue("id") != "rec-0001" {
 			w.WriteHeader(403)

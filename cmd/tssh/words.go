@@ -141,6 +141,7 @@ Files and programs:
 Recordings:
   sessions [FILTER...]                        what was recorded: who:alice host:web exit:!0 is:live ...
   sessions end ID --reason WORDS              end one that runs; the person reads why
+  sessions delete ID --reason WORDS           delete a recording, where its rule names you
   search WORDS...                             what was on the screens of recordings
   watch ID                                    a session that still runs
   play ID|FILE, verify ID|FILE                watch it, check it; --identity KEYFILE where it is sealed

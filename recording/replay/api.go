@@ -66,7 +66,8 @@ type (
 		Mesh        string        `json:"mesh"`
 		SrcAddr     string        `json:"src_addr"`
 		ChannelList []channelJSON `json:"channel_list"`
-		MayEnd      bool          `json:"may_end,omitempty"`  // the viewer may end it
+		MayEnd      bool          `json:"may_end,omitempty"` // the viewer may end it
+		MayDelete   bool          `json:"may_delete,omitempty"`
 		Watchers    []watcherJSON `json:"watchers,omitempty"` // of one that runs, where its rule has them shown
 		Frames      []frameRow    `json:"frames"`
 		Problems    []string      `json:"problems,omitempty"`
@@ -245,7 +246,7 @@ func (v *Viewer) detail(w http.ResponseWriter, r *http.Request, id policy.Identi
 func (v *Viewer) describeShort(id policy.Identity, sum *store.Summary) detailJSON {
 	m := &sum.Meta
 	out := detailJSON{summaryJSON: summarize(id, sum), Viewer: viewerJSON{id.Who(), id.Name}, Because: v.because(id, sum), UID: m.UID, Rule: m.Rule, Client: m.Client, Mesh: m.Mesh, SrcAddr: m.SrcAddr,
-		MayEnd: v.mayEnd(id, sum), Watchers: v.watchers(id, sum), ChannelList: make([]channelJSON, 0, len(sum.Channels))}
+		MayEnd: v.mayEnd(id, sum), MayDelete: v.mayDelete(id, sum), Watchers: v.watchers(id, sum), ChannelList: make([]channelJSON, 0, len(sum.Channels))}
 	for _, c := range sum.Channels {
 		out.ChannelList = append(out.ChannelList, channelJSON{c.N, c.Type, c.Command, c.PTY, c.Cols, c.Rows, c.Opened.Seconds(), c.Closed.Seconds(), exit(c.Exit)})
 	}

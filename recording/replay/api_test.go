@@ -310,8 +310,8 @@ func TestWhySomebodyMay(t *testing.T) {
 	w := newWorld(t)
 	id := w.keep(meta("alice@example.com", "deploy", "web", w.now), ran("x"))
 	for from, want := range map[string]string{
-		fromAlice: `{"id":"ID","may":[{"what":"watch","yes":true,"because":"own: the viewer's own session"},{"what":"end","yes":true,"because":"own: the viewer's own session"}]}`,
-		fromRoot:  `{"id":"ID","may":[{"what":"watch","yes":true,"because":"role: the viewer is admin"},{"what":"end","yes":true,"because":"role: the viewer is admin"}]}`,
+		fromAlice: `{"id":"ID","may":[{"what":"watch","yes":true,"because":"own: the viewer's own session"},{"what":"end","yes":true,"because":"own: the viewer's own session"},{"what":"delete","yes":false,"say":"nobody may delete the recordings of their own sessions"}]}`,
+		fromRoot:  `{"id":"ID","may":[{"what":"watch","yes":true,"because":"role: the viewer is admin"},{"what":"end","yes":true,"because":"role: the viewer is admin"},{"what":"delete","yes":false,"say":"policy does not let you delete this recording"}]}`,
 		fromBob:   `{"id":"ID","may":[{"what":"watch","yes":false,"say":"policy does not let you see this recording"}]}`,
 	} {
 		if got := strings.TrimSpace(strings.ReplaceAll(body(t, w.ask("GET", hub+"/api/recordings/"+id+"/why", from)), id, "ID")); got != want {

@@ -103,7 +103,9 @@ func fill(t *testing.T, w *world, clock *time.Time) (ids map[string]string, grow
 		s.wait(95*time.Minute).data(1, recording.KindOutput, "ok=42 changed=3\n").json(1, recording.KindExit, recording.Exit{Status: 0}).data(1, recording.KindClose, "")
 	})
 	for i := range 5 {
-		add(fmt.Sprintf("batch%d", i), meta("ci@example.com", "ci", "build", start(6*time.Hour+time.Duration(i)*time.Minute)), ran("make check"))
+		m := meta("ci@example.com", "ci", "build", start(6*time.Hour+time.Duration(i)*time.Minute))
+		m.HostTags = []string{"tag:build"}
+		add(fmt.Sprintf("batch%d", i), m, ran("make check"))
 	}
 	part("cut", meta("bob@example.com", "bob", "web", start(5*time.Hour)), shell)
 	*clock = clock.Add(10 * time.Minute)
@@ -125,6 +127,12 @@ func TestBrowser(t *testing.T) {
 		t.Fatal("the page's parts are missing: run make, or (cd recording/replay/web && npm ci && npm run build)")
 	}
 	w := newWorld(t)
+	p, problems := policy.Parse("test", []byte(`{"tagOwners": {"tag:build": []}, "acls": [], "ssh": [
+		{"action": "accept", "src": ["ci@example.com"], "dst": ["tag:build"], "users": ["ci"], "delete": ["root@example.com"]}]}`))
+	if p == nil {
+		t.Fatal(problems)
+	}
+	w.policy = p
 	if page(w) != 200 {
 		t.Fatal(errNoPage)
 	}

@@ -33,6 +33,7 @@
 //
 //	/api/recordings/ID/live?from=N     server-sent events, below
 //	POST /api/recordings/ID/end        {"reason":WORDS}: End
+//	POST /api/recordings/ID/delete     {"reason":WORDS}: deletes it, where the rule's delete names who asks
 //
 // GET only but for the last. Times in JSON are seconds since the recording's start, bytes are base64. A refusal
 // is {"error":"A sentence."}. The exact fields are the structs in api.go, and web/src/api.ts.
@@ -91,7 +92,7 @@
 // to use it. Host must be on the allow-list (a name rebound to this address is not); Origin,
 // where there is one, must be this place; Sec-Fetch-Site, where there is one, must be
 // same-origin or none, except for plain navigations to the two pages, so that links work.
-// Ending a session is all that can be changed through this handler: a POST that must be JSON,
+// Ending a session and deleting a recording is all that can be changed through this handler: a POST that must be JSON,
 // which no form can send and no foreign page without asking first (and nothing here answers
 // such a question), same-origin where Sec-Fetch-Site says anything at all. Frames are forbidden, the content policy
 // allows only the page's own script and style and no inline ones, and trusted types leave no way

@@ -126,22 +126,31 @@ func byOf(id policy.Identity) live.By {
 	return by
 }
 
-// end is POST /api/recordings/ID/end with {"reason":WORDS}.
-func (v *Viewer) end(w http.ResponseWriter, r *http.Request, id policy.Identity) error {
+// asked reads {"reason":WORDS} of a request that changes something.
+func (v *Viewer) asked(w http.ResponseWriter, r *http.Request, id policy.Identity) (reason string, err error) {
 	// A form of another site cannot have this type, even where a browser says nothing else.
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
-		return &refusal{http.StatusUnsupportedMediaType, "this is asked for in JSON", ""}
+		return "", &refusal{http.StatusUnsupportedMediaType, "this is asked for in JSON", ""}
 	}
 	var q struct {
 		Reason string `json:"reason"`
 	}
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 8<<10)).Decode(&q); err != nil {
-		return &refusal{http.StatusBadRequest, "the request cannot be read", ""}
+		return "", &refusal{http.StatusBadRequest, "the request cannot be read", ""}
 	}
 	if no := v.pace.take(v, id); no != nil {
-		return no
+		return "", no
 	}
-	err := End(r.Context(), v.cfg, id, r.PathValue("id"), q.Reason)
+	return q.Reason, nil
+}
+
+// end is POST /api/recordings/ID/end with {"reason":WORDS}.
+func (v *Viewer) end(w http.ResponseWriter, r *http.Request, id policy.Identity) error {
+	reason, err := v.asked(w, r, id)
+	if err != nil {
+		return err
+	}
+	err = End(r.Context(), v.cfg, id, r.PathValue("id"), reason)
 	var no *EndError
 	switch {
 	case errors.As(err, &no):

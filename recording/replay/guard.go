@@ -75,7 +75,7 @@ func (v *Viewer) fromHere(r *http.Request) *refusal {
 
 // changes are the addresses at which something can be changed.
 func changes(path string) bool {
-	return strings.HasPrefix(path, "/api/recordings/") && strings.HasSuffix(path, "/end")
+	return strings.HasPrefix(path, "/api/recordings/") && (strings.HasSuffix(path, "/end") || strings.HasSuffix(path, "/delete"))
 }
 
 func navigates(h http.Header) bool {

@@ -136,14 +136,15 @@ func TestWhereRequestsMayComeFrom(t *testing.T) {
 	const hub = "http://hub.demo.internal"
 	cookie := "Cookie: " + w.viewer.cookie + "=" + token
 	place := w.viewer.place
-	for _, c := range []struct {
+	type request struct {
 		name    string
 		method  string
 		url     string
 		from    string
 		headers []string
 		want    int
-	}{
+	}
+	all := []request{
 		{"own page", "GET", hub + "/api/recordings", fromAlice, []string{"Sec-Fetch-Site: same-origin", "Origin: http://hub.demo.internal"}, 200},
 		{"a program", "GET", hub + "/api/recordings", fromAlice, nil, 200},
 		{"by address and port", "GET", "http://100.64.0.9:8080/api/recordings", fromAlice, nil, 200},
@@ -207,7 +208,14 @@ func TestWhereRequestsMayComeFrom(t *testing.T) {
 		{"the place over the mesh", "GET", hub + place + "/api/recordings", fromAlice, nil, 404},
 		{"nothing there", "GET", hub + "/etc/passwd", fromAlice, nil, 404},
 		{"no such asset", "GET", hub + "/assets/.keep", fromAlice, nil, 404},
-	} {
+	}
+	for _, c := range all { // what holds for ending a session holds for deleting its recording
+		if url, ok := strings.CutSuffix(c.url, "/x/end"); ok {
+			c.name, c.url = "delete instead of "+c.name, url+"/x/delete"
+			all = append(all, c)
+		}
+	}
+	for _, c := range all {
 		t.Run(c.name, func(t *testing.T) {
 			var res *http.Response
 			if c.name == "no host" {

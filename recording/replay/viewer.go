@@ -115,6 +115,7 @@ func (v *Viewer) api() map[string]func(http.ResponseWriter, *http.Request, polic
 		"GET /api/search":                     v.search,
 		"GET /api/recordings/{id}/live":       v.stream,
 		"POST /api/recordings/{id}/end":       v.end,
+		"POST /api/recordings/{id}/delete":    v.remove,
 	}
 }
 

@@ -15,7 +15,7 @@ type whyJSON struct {
 }
 
 type mayOne struct {
-	What    string `json:"what"` // watch, end
+	What    string `json:"what"` // watch, end, delete
 	Yes     bool   `json:"yes"`
 	Say     string `json:"say,omitempty"`     // where not
 	Because string `json:"because,omitempty"` // where so: a rule, a role, or that it is their own
@@ -40,7 +40,7 @@ func (v *Viewer) why(w http.ResponseWriter, r *http.Request, id policy.Identity)
 	for _, ask := range []struct {
 		what string
 		ask  policy.Ask
-	}{{"watch", policy.AskWatch}, {"end", policy.AskEnd}} {
+	}{{"watch", policy.AskWatch}, {"end", policy.AskEnd}, {"delete", policy.AskDelete}} {
 		d := mayOver(p, ask.ask, id, &sum, v.cfg.Clock())
 		one := mayOne{What: ask.what, Yes: d.Verdict == policy.Accept}
 		if one.Yes {

@@ -54,6 +54,7 @@ export interface Detail extends Summary {
   src_addr: string;
   channel_list: Channel[];
   may_end?: boolean; // whoever looks at it may end it
+  may_delete?: boolean;
   watchers?: { who: string; node?: string; since: string; you?: boolean }[]; // of one that runs
   frames: FrameInfo[];
   problems?: string[];
@@ -130,8 +131,9 @@ export function detail(id: string): Promise<Detail> {
   return get(`${base}/api/recordings/${encodeURIComponent(id)}`);
 }
 
-export async function endSession(id: string, reason: string): Promise<void> {
-  await ask(`${base}/api/recordings/${encodeURIComponent(id)}/end`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ reason }) });
+// act ends the session, or deletes its recording.
+export async function act(what: "end" | "delete", id: string, reason: string): Promise<void> {
+  await ask(`${base}/api/recordings/${encodeURIComponent(id)}/${what}`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ reason }) });
 }
 
 export async function frame(id: string, n: number): Promise<Frame> {

@@ -2,7 +2,7 @@
 
 import * as api from "./api";
 import { h, replace } from "./dom";
-import { endButton } from "./end";
+import { deleteButton, endButton } from "./end";
 import { follow } from "./follow";
 import { clock, length, size, wall, when } from "./format";
 import { ending } from "./list";
@@ -56,6 +56,7 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
   const channel = h("select", { class: "channel", "aria-label": "channel", title: "channel (C)" });
   const goLive = h("button", { type: "button", class: "toggle golive", hidden: true }, "Go live");
   const stop = endButton(d);
+  const drop = deleteButton(d);
   const full = h("button", { type: "button", class: "toggle full", title: "whole screen (F)" }, "Full screen");
   const textButton = h("button", { type: "button", class: "toggle text", title: "transcript (T)", "aria-pressed": "false" }, "Transcript");
   const copyButton = h("button", { type: "button", class: "toggle copy", title: "copy the text in view (Y)" }, "Copy");
@@ -157,6 +158,7 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
     watchers.classList.toggle("none", others.length === 0);
     watchers.hidden = watchers.textContent === "";
     stop.button.hidden = !d().may_end;
+    drop.button.hidden = !d().may_delete;
     line.index(d().frames, rec.end);
     const words: string[] = [...(d().problems ?? [])];
     if (!d().complete && !d().live) words.unshift(`This recording stops at ${clock(rec.end)} without an end: the host, or its connection to the recorder, was lost. What was received up to there is shown.`);
@@ -181,8 +183,8 @@ export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
     command, watchers, state, problem,
     h("div", { class: "frame" }, stage, skipped),
     line.box,
-    h("div", { class: "controls" }, playButton, back, forth, time, h("span", { class: "space" }), channel, goLive, speed, idle, textButton, copyButton, full, stop.button, helpButton),
-    notes.find, notes.text, about(s), help, stop.dialog));
+    h("div", { class: "controls" }, playButton, back, forth, time, h("span", { class: "space" }), channel, goLive, speed, idle, textButton, copyButton, full, stop.button, drop.button, helpButton),
+    notes.find, notes.text, about(s), help, stop.dialog, drop.dialog));
 
   playButton.addEventListener("click", () => player.toggle());
   back.addEventListener("click", () => void player.step(-1));

@@ -670,6 +670,21 @@ await step("it is dark where the person likes it dark", async () => {
 });
 
 await aside;
+await step("who may deletes a recording, with a reason, and nobody is offered it for others", async () => {
+  await open(admin, ids.shell);
+  assert.equal(await admin.getByRole("button", { name: "Delete\u2026" }).count(), 0);
+  await open(admin, ids.batch4);
+  await admin.getByRole("button", { name: "Delete\u2026" }).click();
+  const dialog = admin.locator("dialog[open]");
+  assert.match(await dialog.innerText(), /ci@example.com on build is removed for good/);
+  await shot(admin, "delete");
+  await dialog.getByRole("textbox").fill("asked to, ticket 12");
+  await dialog.getByRole("button", { name: "Delete for good" }).click();
+  await admin.waitForURL(`${input.admin}/`);
+  await admin.goto(`${input.admin}/r/${ids.batch4}`);
+  await until(async () => assert.match(await admin.locator("body").innerText(), /no recording with this id/i));
+});
+
 await browser.close();
 if (failures.length > 0) {
   console.log(`${failures.length} failed: ${failures.join("; ")}`);

@@ -19,6 +19,21 @@ func (a *app) endSession(ctx context.Context, id, reason string) error {
 	if reason == "" {
 		return usage("the person reads why you end this session: say it").withHint("tssh sessions end " + id + " --reason WORDS")
 	}
+	return a.actOn(ctx, "end", id, reason, "session %s is ended\n")
+}
+
+// deleteRecording is `tssh sessions delete ID --reason WORDS`, for whom the session's rule names.
+func (a *app) deleteRecording(ctx context.Context, id, reason string) error {
+	if !recordingID.MatchString(id) {
+		return usage("%q is not the id of a session", id).withHint("tssh sessions")
+	}
+	if reason == "" {
+		return usage("why this recording is deleted stays on record: say it").withHint("tssh sessions delete " + id + " --reason WORDS")
+	}
+	return a.actOn(ctx, "delete", id, reason, "the recording %s is deleted; a note signed by the hub says by whom and why\n")
+}
+
+func (a *app) actOn(ctx context.Context, what, id, reason, done string) error {
 	hc, err := a.hub(ctx)
 	if err != nil {
 		return err
@@ -27,10 +42,10 @@ func (a *app) endSession(ctx context.Context, id, reason string) error {
 	if err != nil {
 		return failed("%v", err)
 	}
-	if err := hubPost(ctx, hc, "/api/recordings/"+url.PathEscape(id)+"/end", body); err != nil {
+	if err := hubPost(ctx, hc, "/api/recordings/"+url.PathEscape(id)+"/"+what, body); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.out, "session %s is ended\n", oneLine(id))
+	fmt.Fprintf(a.out, done, oneLine(id))
 	return nil
 }
 
