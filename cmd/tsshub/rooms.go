@@ -11,7 +11,9 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -62,6 +64,11 @@ type roomsConfig struct {
 }
 
 func openRooms(c roomsConfig) (*rooms, error) {
+	// The list of recordings stays in memory; what reading and indexing them leaves behind may be
+	// half as much again, rather than as much.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
 	r := &rooms{cfg: c}
 	bucket, err := openBucket(c.Bucket)
 	if err != nil {

@@ -241,7 +241,9 @@ func TestTheIndexIsOnlyAHelp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.x.cfg.Store = other
+	w.x.Close()
+	w.s = other
+	w.open()
 	w.update()
 	var rows int
 	if err := w.x.db.QueryRow("SELECT (SELECT count(*) FROM recs) + (SELECT count(*) FROM lines)").Scan(&rows); err != nil || rows != 0 {
@@ -249,7 +251,6 @@ func TestTheIndexIsOnlyAHelp(t *testing.T) {
 	}
 }
 
-// BenchmarkSearch is over TSSH_BENCH_RECORDINGS recordings (300; the published table is of 10,000) of 100 lines each.
 // TestSealed finds what was sealed while there is a key, and not after.
 func TestSealed(t *testing.T) {
 	id, err := age.GenerateX25519Identity()
@@ -282,6 +283,7 @@ func TestSealed(t *testing.T) {
 	t.Logf("needle left in the file: %v", bytes.Contains(b, []byte("needle")))
 }
 
+// BenchmarkSearch is over TSSH_BENCH_RECORDINGS recordings (300; the published table is of 10,000) of 100 lines each.
 func BenchmarkSearch(b *testing.B) {
 	n := 300
 	fmt.Sscan(os.Getenv("TSSH_BENCH_RECORDINGS"), &n)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -36,6 +35,10 @@ type Index struct {
 	cfg Config
 	db  *sql.DB
 	mu  sync.Mutex // one Update at a time
+
+	// of the store, guarded by mu
+	mark, removed uint64          // what was seen of it
+	live          map[string]bool // what ran then
 }
 
 const schema = `
@@ -49,7 +52,7 @@ func Open(cfg Config) (*Index, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	x := &Index{cfg: cfg}
+	x := &Index{cfg: cfg, live: map[string]bool{}}
 	err := x.open()
 	if err == nil {
 		return x, nil
@@ -124,62 +127,93 @@ func (x *Index) Run(ctx context.Context) {
 
 type known struct{ rec, size, first, last int64 }
 
-// Update indexes what is new in the store and forgets what is gone from it.
+// Update indexes what is new in the store and forgets what is gone from it. It asks for what has
+// changed since it last did, so that a long list costs nothing while nothing happens.
 func (x *Index) Update(ctx context.Context) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	have, err := x.known(ctx)
-	if err != nil {
-		return fmt.Errorf("find: %w", err)
-	}
-	var due []store.Summary
-	for before := ""; ; {
-		sums, next := x.cfg.Store.List(store.Query{May: func(*store.Summary) bool { return true }, Before: before, Limit: 1000})
-		for _, s := range sums {
-			k, ok := have[s.Meta.ID]
-			delete(have, s.Meta.ID)
-			if !ok || (x.mark(&s) < 0) != (k.size < 0) || s.Size != abs(k.size) && (s.Complete || !s.Live || s.Size > k.size+k.size/4) {
-				s.Channels = nil // not needed, and there may be many
-				due = append(due, s)
-			}
-		}
-		if before = next; next == "" {
-			break
-		}
-	}
-	for _, k := range have {
-		if err := x.forget(ctx, k); err != nil {
+	list, mark, removed := x.cfg.Store.Changes(x.mark)
+	if x.mark == 0 || removed != x.removed {
+		if err := x.forgetGone(ctx); err != nil {
 			return fmt.Errorf("find: %w", err)
 		}
 	}
-	slices.Reverse(due) // oldest first, so that later rows are newer
-	for i := range due {
+	// What was live and has not changed may not be live any more.
+	for id := range x.live {
+		if s, err := x.cfg.Store.Lookup(id); err != nil {
+			delete(x.live, id)
+		} else if !s.Live {
+			list = append(list, store.Change{ID: id, Size: s.Size, Complete: s.Complete, Sealed: s.Meta.Sealed})
+		}
+	}
+	for _, c := range list { // oldest first, so that later rows are newer
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := x.add(ctx, &due[i]); err != nil {
-			return fmt.Errorf("find: recording %s: %w", due[i].Meta.ID, err)
+		have, ok, err := x.known(ctx, c.ID)
+		if err != nil {
+			return fmt.Errorf("find: %w", err)
+		}
+		if !ok || (x.sizeMark(c) < 0) != (have.size < 0) || c.Size != abs(have.size) && (c.Complete || !c.Live || c.Size > have.size+have.size/4) {
+			if err := x.add(ctx, c); err != nil {
+				return fmt.Errorf("find: recording %s: %w", c.ID, err)
+			}
+		}
+		if delete(x.live, c.ID); c.Live {
+			x.live[c.ID] = true
 		}
 	}
+	x.mark, x.removed = mark, removed
 	return nil
 }
 
-func (x *Index) known(ctx context.Context) (map[string]known, error) {
-	rows, err := x.db.QueryContext(ctx, "SELECT id, rec, size, first, last FROM recs")
+// known is what the index has of one recording.
+func (x *Index) known(ctx context.Context, id string) (k known, ok bool, err error) {
+	err = x.db.QueryRowContext(ctx, "SELECT rec, size, first, last FROM recs WHERE id = ?", id).Scan(&k.rec, &k.size, &k.first, &k.last)
+	if errors.Is(err, sql.ErrNoRows) {
+		return k, false, nil
+	}
+	return k, err == nil, err
+}
+
+// goneAtOnce is how many recordings are looked at in one piece, of however many there are.
+const goneAtOnce = 1000
+
+// forgetGone forgets what the store does not have any more.
+func (x *Index) forgetGone(ctx context.Context) error {
+	for after := int64(-1); ; {
+		gone, last, n, err := x.goneAfter(ctx, after)
+		if err != nil {
+			return err
+		}
+		for _, k := range gone {
+			if err := x.forget(ctx, k); err != nil {
+				return err
+			}
+		}
+		if after = last; n < goneAtOnce {
+			return nil
+		}
+	}
+}
+
+func (x *Index) goneAfter(ctx context.Context, after int64) (gone []known, last int64, n int, err error) {
+	rows, err := x.db.QueryContext(ctx, "SELECT id, rec, size, first, last FROM recs WHERE rec > ? ORDER BY rec LIMIT ?", after, goneAtOnce)
 	if err != nil {
-		return nil, err
+		return nil, 0, 0, err
 	}
 	defer rows.Close()
-	m := map[string]known{}
-	for rows.Next() {
+	for ; rows.Next(); n++ {
 		var id string
 		var k known
 		if err := rows.Scan(&id, &k.rec, &k.size, &k.first, &k.last); err != nil {
-			return nil, err
+			return nil, 0, 0, err
 		}
-		m[id] = k
+		if last = k.rec; !x.cfg.Store.Known(id) {
+			gone = append(gone, k)
+		}
 	}
-	return m, rows.Err()
+	return gone, last, n, rows.Err()
 }
 
 func (x *Index) forget(ctx context.Context, k known) error {
@@ -208,12 +242,12 @@ func remove(ctx context.Context, tx *sql.Tx, k known) error {
 
 // add indexes one recording anew. One that cannot be read is noted as it is, so that it is not
 // tried again every few seconds.
-func (x *Index) add(ctx context.Context, s *store.Summary) error {
-	t, err := x.read(s)
+func (x *Index) add(ctx context.Context, c store.Change) error {
+	t, err := x.read(c)
 	var sealed *recording.SealedError
 	if err != nil {
 		if !errors.As(err, &sealed) {
-			x.cfg.Log.Warn("search index: recording cannot be read", "recording", s.Meta.ID, "err", err)
+			x.cfg.Log.Warn("search index: recording cannot be read", "recording", c.ID, "err", err)
 		}
 		t = &transcript.Transcript{}
 	}
@@ -223,7 +257,7 @@ func (x *Index) add(ctx context.Context, s *store.Summary) error {
 	}
 	defer tx.Rollback() // nothing after Commit
 	var old known
-	switch err := tx.QueryRowContext(ctx, "SELECT rec, size, first, last FROM recs WHERE id = ?", s.Meta.ID).Scan(&old.rec, &old.size, &old.first, &old.last); {
+	switch err := tx.QueryRowContext(ctx, "SELECT rec, size, first, last FROM recs WHERE id = ?", c.ID).Scan(&old.rec, &old.size, &old.first, &old.last); {
 	case err == nil:
 		if err := remove(ctx, tx, old); err != nil {
 			return err
@@ -249,11 +283,11 @@ func (x *Index) add(ctx context.Context, s *store.Summary) error {
 		_, err := put.ExecContext(ctx, row, text, rec, ch, (at + time.Millisecond - time.Microsecond).Milliseconds())
 		return err
 	}
-	for _, c := range t.Commands {
-		if c.Source != transcript.SourceExec {
+	for _, cmd := range t.Commands {
+		if cmd.Source != transcript.SourceExec {
 			continue // the others are on the screen
 		}
-		if err := line(c.Channel, c.At, c.Text); err != nil {
+		if err := line(cmd.Channel, cmd.At, cmd.Text); err != nil {
 			return err
 		}
 	}
@@ -277,30 +311,30 @@ func (x *Index) add(ctx context.Context, s *store.Summary) error {
 		}
 	}
 	// A recording without a line takes a row number all the same, so that order and runs are clear.
-	if _, err := tx.ExecContext(ctx, "INSERT INTO recs (rec, id, size, first, last) VALUES (?, ?, ?, ?, ?)", rec, s.Meta.ID, x.mark(s), first, max(row, first)); err != nil {
+	if _, err := tx.ExecContext(ctx, "INSERT INTO recs (rec, id, size, first, last) VALUES (?, ?, ?, ?, ?)", rec, c.ID, x.sizeMark(c), first, max(row, first)); err != nil {
 		return err
 	}
 	return tx.Commit()
 }
 
-// mark is the size as it is kept: negative of one that is sealed and was read without any key,
+// sizeMark is the size as it is kept: negative of one that is sealed and was read without any key,
 // so that it is read again when there is one, and what was read is forgotten when there is none.
-func (x *Index) mark(s *store.Summary) int64 {
-	if s.Meta.Sealed && x.cfg.Keys == nil {
-		return -s.Size
+func (x *Index) sizeMark(c store.Change) int64 {
+	if c.Sealed && x.cfg.Keys == nil {
+		return -c.Size
 	}
-	return s.Size
+	return c.Size
 }
 
 func abs(n int64) int64 { return max(n, -n) }
 
-func (x *Index) read(s *store.Summary) (*transcript.Transcript, error) {
-	src, err := x.cfg.Store.Read(s.Meta.ID)
+func (x *Index) read(c store.Change) (*transcript.Transcript, error) {
+	src, err := x.cfg.Store.Read(c.ID)
 	if err != nil {
 		return nil, err
 	}
 	defer src.Close()
-	r, err := x.cfg.Keys.NewReader(src, min(src.Size(), s.Size))
+	r, err := x.cfg.Keys.NewReader(src, min(src.Size(), c.Size))
 	if err != nil {
 		return nil, err
 	}

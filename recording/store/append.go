@@ -120,7 +120,7 @@ func (s *Store) begin(host, id string, offset int64, data []byte) (int64, bool, 
 	if err := s.room(host, int64(n)); err != nil {
 		return 0, false, err
 	}
-	r := &rec{id: id, path: path, host: host, sum: Summary{Meta: m}, verifier: recording.NewVerifier()}
+	r := &rec{id: id, dir: filepath.Dir(path), host: host, sum: Summary{Meta: m}, verifier: recording.NewVerifier()}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s.mu.Lock()
@@ -132,7 +132,6 @@ func (s *Store) begin(host, id string, offset int64, data []byte) (int64, bool, 
 		s.mu.Unlock()
 		return 0, false, fmt.Errorf("store: begin %s: %w", id, err)
 	}
-	r.words = r.sum.words()
 	s.add(r)
 	s.mu.Unlock()
 	return s.extend(r, 0, data)
@@ -187,7 +186,7 @@ func (s *Store) extend(r *rec, offset int64, data []byte) (int64, bool, error) {
 	if err := s.room(r.host, int64(n)); err != nil {
 		return size, complete, err
 	}
-	if err := writeAt(r.path, data[:n], size); err != nil {
+	if err := writeAt(r.path(), data[:n], size); err != nil {
 		return size, complete, fmt.Errorf("store: append %s: %w", r.id, err)
 	}
 	r.verifier = &trial
@@ -216,12 +215,12 @@ func (s *Store) verifierOf(r *rec, size int64) error {
 	if r.verifier != nil {
 		return nil
 	}
-	v, err := verify(r.path, size)
+	v, err := verify(r.path(), size)
 	if err != nil || v.Offset() != size {
 		s.mu.Lock()
 		r.sealed = true
 		s.mu.Unlock()
-		s.cfg.Log.Error("recording does not verify any more", "recording", r.id, "path", r.path, "err", err)
+		s.cfg.Log.Error("recording does not verify any more", "recording", r.id, "path", r.path(), "err", err)
 		return refuse(http.StatusUnprocessableEntity, fmt.Errorf("%w: what is here does not verify", ErrTampered))
 	}
 	r.verifier = v
@@ -258,17 +257,17 @@ func (s *Store) take(r *rec, size int64, complete bool) {
 	if s.readers.Load() > maxReaders {
 		s.closeReader(r)
 	}
-	words := sum.words()
 	s.mu.Lock()
-	r.sum, r.words, r.heard, r.sealed = sum, words, s.cfg.Clock(), r.sealed || complete
+	r.sum, r.heard, r.sealed = sum, s.cfg.Clock(), r.sealed || complete
 	s.bytes += grown
 	s.byHost[r.host] += grown
+	s.noteChange(r)
 	s.grownLocked(r.id)
 	s.mu.Unlock()
 	if complete {
 		s.closeReader(r)
 		r.verifier = nil
-		if err := writeSidecar(r.path, sum); err != nil {
+		if err := writeSidecar(r.path(), sum); err != nil {
 			s.cfg.Log.Warn("summary not written; the next start reads the recording instead", "recording", r.id, "err", err)
 		}
 	}

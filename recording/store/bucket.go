@@ -127,7 +127,7 @@ func (s *Store) archive(ctx context.Context, r *rec) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, bucketLong)
 	defer cancel()
-	f, err := os.Open(r.path)
+	f, err := os.Open(r.path())
 	if err != nil {
 		return err
 	}
@@ -165,7 +165,7 @@ func (s *Store) archive(ctx context.Context, r *rec) error {
 			return err
 		}
 	}
-	if err := writeFile(sidecarPath(r.path), beside); err != nil {
+	if err := writeFile(sidecarPath(r.path()), beside); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -206,7 +206,7 @@ func (s *Store) evict() error {
 			continue
 		}
 		s.closeReader(r)
-		err := os.Remove(r.path) // whoever has it open goes on reading
+		err := os.Remove(r.path()) // whoever has it open goes on reading
 		if err == nil {
 			s.mu.Lock()
 			r.away = true
@@ -234,7 +234,7 @@ func (s *Store) fetch(r *rec) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), bucketLong)
 	defer cancel()
-	if err := s.download(ctx, s.key(r, ".tsr"), r.path, want); err != nil {
+	if err := s.download(ctx, s.key(r, ".tsr"), r.path(), want); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -439,8 +439,7 @@ func (s *Store) addAway(id string, c sidecar) {
 	if err != nil || c.Summary.Meta.ID != id || !c.Summary.Complete {
 		return
 	}
-	r := &rec{id: id, path: p, host: c.Summary.Meta.HostID, sum: c.Summary, sealed: true, archived: true, sha256: c.SHA256, away: true}
-	r.words = r.sum.words()
+	r := &rec{id: id, dir: filepath.Dir(p), host: c.Summary.Meta.HostID, sum: c.Summary, sealed: true, archived: true, sha256: c.SHA256, away: true}
 	if s.loadKept(r) != nil {
 		return
 	}

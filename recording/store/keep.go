@@ -166,7 +166,7 @@ func (s *Store) Hold(id string, h Hold) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := writeFile(besides(r.path, ".hold"), h); err != nil {
+	if err := writeFile(besides(r.path(), ".hold"), h); err != nil {
 		return fmt.Errorf("store: hold %s: %w", id, err)
 	}
 	if err := s.putBeside(r, ".hold", h); err != nil {
@@ -188,7 +188,7 @@ func (s *Store) Release(id string) error {
 	defer r.mu.Unlock()
 	err := s.dropBeside(r, ".hold")
 	if err == nil {
-		if err = os.Remove(besides(r.path, ".hold")); errors.Is(err, os.ErrNotExist) {
+		if err = os.Remove(besides(r.path(), ".hold")); errors.Is(err, os.ErrNotExist) {
 			err = nil
 		}
 	}
@@ -243,14 +243,14 @@ func (s *Store) Delete(id, by, reason string) (Tombstone, error) {
 		return Tombstone{}, fmt.Errorf("store: delete %s: %w", id, err)
 	}
 	// The tombstone first: what a crash leaves is finished by the next Open.
-	if err = writeFile(besides(r.path, ".gone"), t); err == nil {
+	if err = writeFile(besides(r.path(), ".gone"), t); err == nil {
 		err = s.putBeside(r, ".gone", t)
 	}
 	if err == nil {
 		err = s.dropBeside(r, ".tsr", ".json")
 	}
 	if err == nil {
-		err = removeBesides(r.path)
+		err = removeBesides(r.path())
 	}
 	if err != nil {
 		return Tombstone{}, fmt.Errorf("store: delete %s: %w", id, err)
@@ -259,6 +259,7 @@ func (s *Store) Delete(id, by, reason string) (Tombstone, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.recs, id)
+	s.removed++
 	if at, ok := slices.BinarySearchFunc(s.sorted, r, byAge); ok {
 		s.sorted = slices.Delete(s.sorted, at, at+1)
 	}
@@ -290,7 +291,7 @@ func (s *Store) sumOf(r *rec) (string, error) {
 	if err := s.fetch(r); err != nil {
 		return "", err
 	}
-	f, err := os.Open(r.path)
+	f, err := os.Open(r.path())
 	if err != nil {
 		return "", err
 	}
@@ -346,14 +347,14 @@ func (s *Store) Tombstones() ([]Tombstone, error) {
 
 // loadKept takes holds and tombstones into account for a recording that is in the folder.
 func (s *Store) loadKept(r *rec) error {
-	if _, err := os.Stat(besides(r.path, ".gone")); err == nil {
+	if _, err := os.Stat(besides(r.path(), ".gone")); err == nil {
 		s.mu.Lock()
 		s.gone[r.id] = true
 		s.mu.Unlock()
-		return errors.Join(removeBesides(r.path), errors.New("it was deleted; what was left of it is removed now"))
+		return errors.Join(removeBesides(r.path()), errors.New("it was deleted; what was left of it is removed now"))
 	}
 	var h Hold
-	switch err := readFile(besides(r.path, ".hold"), &h); {
+	switch err := readFile(besides(r.path(), ".hold"), &h); {
 	case err == nil:
 		r.hold = &h
 	case !errors.Is(err, os.ErrNotExist):

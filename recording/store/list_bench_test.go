@@ -19,7 +19,7 @@ func BenchmarkList(b *testing.B) {
 		m := recording.Meta{ID: fmt.Sprintf("20260101-000000-%016x", i), Start: at.Add(time.Duration(i) * time.Minute), Host: fmt.Sprintf("host%d", i%500), HostID: fmt.Sprint(i % 500),
 			Src: "laptop", Login: fmt.Sprintf("person%d@example.com", i%300), LocalUser: "deploy"}
 		sum := Summary{Meta: m, Complete: true, Opened: 1, Channels: []Channel{{N: 1, Type: "exec", Command: fmt.Sprintf("make target-%d", i)}}}
-		s.add(&rec{id: m.ID, host: m.HostID, sum: sum, words: sum.words(), sealed: true})
+		s.add(&rec{id: m.ID, host: m.HostID, sum: sum, sealed: true})
 	}
 	may := func(*Summary) bool { return true }
 	for name, q := range map[string]Query{

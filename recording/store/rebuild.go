@@ -80,7 +80,7 @@ func (s *Store) rebuild() error {
 			s.cfg.Log.Warn("not a recording of ours", "path", path)
 			return nil
 		}
-		if r, known := s.get(id); known && r.path == path {
+		if r, known := s.get(id); known && r.path() == path {
 			return nil
 		}
 		if err := s.load(path, id); err != nil {
@@ -98,9 +98,9 @@ func (s *Store) load(path, id string) error {
 		return err
 	}
 	if old, twice := s.get(id); twice {
-		return fmt.Errorf("there is another recording with this id, %s", old.path)
+		return fmt.Errorf("there is another recording with this id, %s", old.path())
 	}
-	r := &rec{id: id, path: path}
+	r := &rec{id: id, dir: filepath.Dir(path)}
 	if err := s.loadKept(r); err != nil {
 		return err
 	}
@@ -110,7 +110,6 @@ func (s *Store) load(path, id string) error {
 		return err
 	}
 	r.host = r.sum.Meta.HostID
-	r.words = r.sum.words()
 	s.mu.Lock()
 	s.add(r)
 	s.mu.Unlock()
@@ -120,7 +119,7 @@ func (s *Store) load(path, id string) error {
 // readWhole verifies a file and makes its summary. A torn end is cut off; an end that does not
 // verify stays in the file, is not shown, and seals the recording.
 func (s *Store) readWhole(r *rec, size int64) error {
-	v, verr := verify(r.path, size)
+	v, verr := verify(r.path(), size)
 	if v == nil {
 		return verr
 	}
@@ -129,7 +128,7 @@ func (s *Store) readWhole(r *rec, size int64) error {
 	if !ok {
 		if verr == nil {
 			// A crash came between making the file and its first block: nobody was told of it.
-			return errors.Join(os.Remove(r.path), errors.New("it held no whole block and was removed"))
+			return errors.Join(os.Remove(r.path()), errors.New("it held no whole block and was removed"))
 		}
 		return verr
 	}
@@ -141,9 +140,9 @@ func (s *Store) readWhole(r *rec, size int64) error {
 	case verr != nil:
 		r.sealed = true
 		r.sum.Problem = fmt.Sprintf("what was recorded after %s is not shown: it is not what the host sent", recording.Clock(v.Ends()))
-		s.cfg.Log.Error("recording does not verify", "recording", r.id, "path", r.path, "err", verr)
+		s.cfg.Log.Error("recording does not verify", "recording", r.id, "path", r.path(), "err", verr)
 	case good < size:
-		if err := os.Truncate(r.path, good); err != nil {
+		if err := os.Truncate(r.path(), good); err != nil {
 			return err
 		}
 		s.cfg.Log.Info("recording cut at its last whole block", "recording", r.id, "bytes", size-good)
@@ -155,7 +154,7 @@ func (s *Store) readWhole(r *rec, size int64) error {
 	}
 	s.closeReader(r)
 	if r.sum.Complete && r.sum.Problem == "" {
-		if err := writeSidecar(r.path, r.sum); err != nil {
+		if err := writeSidecar(r.path(), r.sum); err != nil {
 			s.cfg.Log.Warn("summary not written", "recording", r.id, "err", err)
 		}
 	}
@@ -198,7 +197,7 @@ type reader struct {
 // yet. r.mu is held, or r is not in the list yet.
 func (s *Store) readNew(r *rec, sum *Summary) error {
 	if r.reader == nil {
-		f, err := os.Open(r.path)
+		f, err := os.Open(r.path())
 		if err != nil {
 			return err
 		}

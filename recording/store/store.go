@@ -76,21 +76,23 @@ type Store struct {
 	readers atomic.Int32 // recs whose reader is open
 	listed  atomic.Bool  // what the bucket has is in the list
 
-	mu     sync.RWMutex
-	recs   map[string]*rec
-	sorted []*rec // newest first, then by id
-	bytes  int64
-	byHost map[string]int64
-	swept  time.Time
-	gone   map[string]bool                   // deleted
-	follow map[string]map[chan struct{}]bool // by recording: who waits for more of it
+	mu      sync.RWMutex
+	recs    map[string]*rec
+	sorted  []*rec // newest first, then by id
+	bytes   int64
+	byHost  map[string]int64
+	swept   time.Time
+	changes uint64                            // counts what was added or has grown
+	removed uint64                            // counts what was deleted
+	gone    map[string]bool                   // deleted
+	follow  map[string]map[chan struct{}]bool // by recording: who waits for more of it
 }
 
 // rec is one recording. The fields from sum on are guarded by Store.mu, so that lists need one
 // lock; mu serialises appends.
 type rec struct {
 	id   string
-	path string
+	dir  string // the folder it is in
 	host string // HostID of its first frame
 
 	mu       sync.Mutex
@@ -101,15 +103,19 @@ type rec struct {
 	used     time.Time           // last append
 
 	sum      Summary
-	words    string
+	words    string    // who, where, as whom; lower case
+	changed  uint64    // Store.changes when it last was
 	heard    time.Time // the host's last word about it
 	hold     *Hold
 	archived bool      // the bucket has it
-	sha256   string    // of what it has; "" where that is not known
 	away     bool      // and only the bucket
-	fetched  time.Time // from there
 	sealed   bool      // takes no more: complete, or its bytes here do not verify
+	sha256   string    // of what the bucket has; "" where that is not known
+	fetched  time.Time // from there
 }
+
+// path is where it lies, or would if it were not only in the bucket.
+func (r *rec) path() string { return filepath.Join(r.dir, r.id+".tsr") }
 
 // Open reads what is in the folder and mends what a crash left: bytes after the last whole
 // frame were never acknowledged and are cut off.
@@ -138,6 +144,8 @@ func Open(cfg Config) (*Store, error) {
 
 // add puts r into the list. mu is held.
 func (s *Store) add(r *rec) {
+	r.lean()
+	s.noteChange(r)
 	s.recs[r.id] = r
 	at, _ := slices.BinarySearchFunc(s.sorted, r, byAge)
 	s.sorted = slices.Insert(s.sorted, at, r)
@@ -195,15 +203,6 @@ func (s *Store) List(q Query) ([]Summary, string) {
 	return out, ""
 }
 
-func (r *rec) matches(words []string) bool {
-	for _, w := range words {
-		if !strings.Contains(r.words, w) {
-			return false
-		}
-	}
-	return true
-}
-
 // summary is a copy of r's, with Live decided. mu is held.
 func (s *Store) summary(r *rec, now time.Time) Summary {
 	c := r.sum.clone()
@@ -257,7 +256,7 @@ func (s *Store) Read(id string) (*Reader, error) {
 
 // openFile opens the file of a recording, from the bucket if need be.
 func (s *Store) openFile(r *rec) (*os.File, error) {
-	f, err := os.Open(r.path)
+	f, err := os.Open(r.path())
 	if err == nil || !errors.Is(err, os.ErrNotExist) {
 		return f, err
 	}
@@ -266,7 +265,7 @@ func (s *Store) openFile(r *rec) (*os.File, error) {
 	if err := s.fetch(r); err != nil {
 		return nil, err
 	}
-	return os.Open(r.path)
+	return os.Open(r.path())
 }
 
 // pathOf is where a recording lives: by the month it began, so that no folder grows without end.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 	"time"
+	"unique"
 
 	"tssh/recording"
 )
@@ -63,7 +64,7 @@ func (s *Summary) apply(e recording.Event) {
 		s.Opened++
 		if len(s.Channels) < maxChannels {
 			s.Channels = append(s.Channels, Channel{
-				N: e.Channel, Type: word(o.Type), Command: clip(o.Command), PTY: o.PTY, Cols: o.Cols, Rows: o.Rows, Opened: e.At,
+				N: e.Channel, Type: unique.Make(word(o.Type)).Value(), Command: clip(o.Command), PTY: o.PTY, Cols: o.Cols, Rows: o.Rows, Opened: e.At,
 			})
 		}
 	case recording.KindExit:
@@ -107,22 +108,6 @@ func clip(s string) string {
 		return s
 	}
 	return strings.ToValidUTF8(s[:maxCommand], "") + "..."
-}
-
-// words is the text that a filter looks through.
-func (s *Summary) words() string {
-	var b strings.Builder
-	for _, t := range []string{s.Meta.ID, s.Meta.Login, s.Meta.Src, s.Meta.Host, s.Meta.LocalUser, strings.Join(s.Meta.SrcTags, " "), strings.Join(s.Meta.HostTags, " ")} {
-		b.WriteString(t)
-		b.WriteByte('\n')
-	}
-	for _, c := range s.Channels {
-		b.WriteString(c.Type)
-		b.WriteByte('\n')
-		b.WriteString(c.Command)
-		b.WriteByte('\n')
-	}
-	return strings.ToLower(b.String())
 }
 
 // clone is a copy that shares nothing with s.
