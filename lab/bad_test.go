@@ -162,7 +162,7 @@ func TestBadStarts(t *testing.T) {
 			if c.name == "wrong key" { // while one runs: a second on the same device, and on the same folder
 				for _, second := range []struct{ state, want, hint string }{
 					{h.Path("state-second"), "tssh0", "--tun"},
-					{state, "another tsshd uses the state folder", "--state"},
+					{state, "uses the state folder", "--state"},
 				} {
 					was := tree(t, second.state)
 					if err := os.WriteFile(file, []byte(token()+"\n"), 0o644); err != nil {
@@ -313,7 +313,7 @@ func TestUninstallLeavesNothing(t *testing.T) {
 	if look() == was {
 		t.Fatal("this test sees nothing of what a node makes")
 	}
-	if r := h.Run("tsshd", "uninstall", "--state", state); r.Status != 1 || !strings.Contains(r.Stderr, "another tsshd uses the state folder") {
+	if r := h.Run("tsshd", "uninstall", "--state", state); r.Status != 1 || !strings.Contains(r.Stderr, "uses the state folder") {
 		t.Errorf("while it runs: %v", r)
 	}
 	p.Stop()

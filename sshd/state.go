@@ -254,6 +254,41 @@ func readState(name string) (stateFile, error) {
 	return st, nil
 }
 
+// left holds the connection processes that a monitor left in a run directory.
+func left(runDir string) map[string]*process {
+	out := map[string]*process{}
+	files, _ := filepath.Glob(filepath.Join(runDir, "conns", "*.json")) // the pattern is good
+	for _, f := range files {
+		if st, err := readState(f); err == nil {
+			if p, err := holdProcess(st.PID, st.Start); err == nil {
+				out[f] = p
+			}
+		}
+	}
+	return out
+}
+
+// Left counts the connections that are open under a run directory.
+func Left(runDir string) int {
+	all := left(runDir)
+	for _, p := range all {
+		p.letGo()
+	}
+	return len(all)
+}
+
+// EndLeft ends the connections that are open under a run directory which no monitor will
+// serve again, and returns how many these were. Whoever has their spool next ends the recordings.
+func EndLeft(runDir string) int {
+	all := left(runDir)
+	for f, p := range all {
+		p.kill(true)
+		p.letGo()
+		_ = os.Remove(f)
+	}
+	return len(all)
+}
+
 // maxKnocking bounds connections to the resume socket that have not proven anything.
 const maxKnocking = 64
 

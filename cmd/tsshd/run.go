@@ -20,8 +20,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"tssh/netnode"
 	"tssh/netnode/daemon"
 	"tssh/netnode/localapi"
@@ -184,9 +182,11 @@ func run(f runFlags, stdin io.Reader, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := available(&f, log); err != nil {
+	unlockDevice, err := available(&f, log)
+	if err != nil {
 		return err
 	}
+	defer unlockDevice()
 	owner, saveOwner, err := ownerUID(context.Background(), f.state, f.owner)
 	if err != nil {
 		return err
@@ -203,7 +203,7 @@ func run(f runFlags, stdin io.Reader, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	h := &host{flags: f, keys: keys, log: log, changed: make(chan struct{}, 1)}
+	h := &host{flags: f, made: f.tun != "" && makes(f), keys: keys, log: log, changed: make(chan struct{}, 1)}
 	h.seal = &sealing{own: own, policy: func() *policy.Policy { return h.policy.Load() }}
 	conf := daemon.Config{
 		State: f.state, Hostname: f.hostname, Socket: f.socket, OwnerUID: owner, LocalUsers: users, Version: version, Log: log,
@@ -225,11 +225,16 @@ func run(f runFlags, stdin io.Reader, stderr io.Writer) error {
 	if err := h.join(ctx, token, wants); err != nil {
 		return err
 	}
-	unlock, err := lock(f.state)
+	unlock, err := lockState(f.state)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	if os.Getuid() == 0 {
+		if err := h.leaveFormer(); err != nil {
+			return err
+		}
+	}
 	if err := errors.Join(keys.save(f.state), saveOwner()); err != nil {
 		return err
 	}
@@ -247,9 +252,10 @@ const grace = 3 * time.Second
 
 // available reports what another program has of that which a daemon needs, before a join
 // key is spent: the state folder first, because then the rest is taken for the same reason.
+// The device is the daemon's from then on, until the returned func is called.
 // A member whose UDP port is taken uses another: any local user could have taken it while
 // the daemon was away, and must not keep it from coming back to its sessions.
-func available(f *runFlags, log *slog.Logger) error {
+func available(f *runFlags, log *slog.Logger) (func(), error) {
 	deadline := time.Now().Add(grace)
 	wait := func(try func() error) error {
 		err := try()
@@ -259,7 +265,7 @@ func available(f *runFlags, log *slog.Logger) error {
 		return err
 	}
 	err := wait(func() error {
-		unlock, err := lock(f.state)
+		unlock, err := lockState(f.state)
 		if errors.Is(err, os.ErrNotExist) {
 			return nil
 		}
@@ -269,16 +275,27 @@ func available(f *runFlags, log *slog.Logger) error {
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
+	}
+	unlock := func() {}
+	if f.tun != "" {
+		if err := wait(func() (err error) { unlock, err = lockDevice(*f); return err }); err != nil {
+			return nil, err
+		}
 	}
 	if err := wait(func() error { return tryPort(f.udpPort) }); err != nil {
 		if _, none := netmap.LoadState(f.state); none != nil {
-			return err
+			unlock()
+			return nil, err
 		}
 		log.Warn("another program has the UDP port; peers are told of another one", "port", f.udpPort)
 		f.udpPort = 0
 	}
-	return wait(func() error { return tryTUN(f.tun) })
+	if err := wait(func() error { return tryTUN(f.tun) }); err != nil {
+		unlock()
+		return nil, err
+	}
+	return unlock, nil
 }
 
 func tryPort(port int) error {
@@ -302,25 +319,12 @@ func tryTUN(name string) error {
 	return nil
 }
 
-// lock keeps a second daemon out of the state folder. The lock is on the folder itself,
-// so that it leaves no file.
-func lock(dir string) (func(), error) {
-	d, err := os.Open(dir)
-	if err != nil {
-		return nil, fail("the state folder cannot be opened").because(err)
-	}
-	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		d.Close()
-		return nil, fail("another tsshd uses the state folder %s", dir).hint("stop it first, or give this one its own --state")
-	}
-	return func() { d.Close() }, nil
-}
-
 // host is a node that serves SSH.
 type host struct {
 	flags   runFlags
 	keys    *hostKeys
 	log     *slog.Logger
+	made    bool // the TUN is of this node's own making
 	daemon  *daemon.Daemon
 	spool   *recording.Spool
 	audit   *audit.Log
@@ -357,7 +361,7 @@ func (h *host) join(ctx context.Context, token netmap.Token, wants bool) error {
 	if !wants {
 		return fail("this node has not joined a mesh yet").hint("make a token on the hub with tsshub key create, and give it with --join-file")
 	}
-	if unlock, err := lock(h.flags.state); err == nil {
+	if unlock, err := lockState(h.flags.state); err == nil {
 		defer unlock()
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -441,6 +445,12 @@ func (h *host) serve(ctx context.Context, n *netnode.Node, c *netmap.Client) err
 	l, err := n.ListenSSH()
 	if err != nil {
 		return err
+	}
+	if h.flags.tun != "" {
+		if err := h.flags.remember(h.made); err != nil {
+			l.Close()
+			return fmt.Errorf("keep which device is this node's: %w", err)
+		}
 	}
 	root := os.Getuid() == 0
 	srv, err := sshd.New(sshd.Config{

@@ -40,7 +40,15 @@ func uninstall(state, tun string, purge bool, stdout io.Writer) error {
 	if os.Getuid() != 0 {
 		return fail("uninstall needs root").hint("run it as root; a userspace node leaves nothing but its --state folder")
 	}
-	unlock, err := lock(state)
+	unlock, err := lockState(state)
+	switch {
+	case err == nil:
+		defer unlock()
+	case !errors.Is(err, os.ErrNotExist):
+		return err
+	}
+	runDir := filepath.Join("/run/tssh", tun)
+	unlock, err = lock(runDir, "device "+tun+", run directory", "stop it first")
 	switch {
 	case err == nil:
 		defer unlock()
@@ -50,12 +58,16 @@ func uninstall(state, tun string, purge bool, stdout io.Writer) error {
 	if err := names.NewFile("/etc/hosts", tun).Remove(); err != nil {
 		return fail("the names in /etc/hosts stay").because(err)
 	}
-	runDir := filepath.Join("/run/tssh", tun)
 	if err := netnode.Uninstall(tun, runDir); err != nil {
 		return fail("%s", strings.TrimPrefix(err.Error(), "netnode: ")).hint("stop tsshd first")
 	}
 	if err := errors.Join(os.RemoveAll(runDir), remove(localapi.SystemPath), remove(filepath.Dir(localapi.SystemPath))); err != nil {
 		return fail("not everything is gone").because(err)
+	}
+	if readDevice(state).TUN == tun {
+		if err := remove(filepath.Join(state, deviceFile)); err != nil {
+			return err
+		}
 	}
 	fmt.Fprintf(stdout, "the device %s, its routes, its names and the SSH namespace are gone\n", tun)
 	if !purge {
