@@ -59,6 +59,8 @@ func TestPeersOnDemand(t *testing.T) {
 	for _, only := range []*netnode.Node{nil, web, laptop} { // both forgot, or one of the two
 		if only != nil {
 			idle(only)
+			netnode.Age(web)
+			netnode.Age(laptop)
 		}
 		start := time.Now()
 		if got := says(t, laptop, "tcp", "web:22"); got != "laptop" {
