@@ -334,3 +334,35 @@ func realPath(name string) string {
 		at = path.Dir(at)
 	}
 }
+
+// setstat applies attributes to a path; link says not to follow one.
+func setstat(name string, a attrs, link bool) error {
+	var errs []error
+	flag := 0
+	if link {
+		flag = unix.AT_SYMLINK_NOFOLLOW
+	}
+	if a.flags&attrSize != 0 && !link {
+		errs = append(errs, syscall.Truncate(name, int64(a.size)))
+	}
+	if a.flags&attrTimes != 0 {
+		errs = append(errs, unix.UtimesNanoAt(unix.AT_FDCWD, name, a.times(), flag))
+	}
+	if a.flags&attrMode != 0 && !link {
+		errs = append(errs, syscall.Chmod(name, a.mode&0o7777))
+	}
+	if a.flags&attrIDs != 0 {
+		errs = append(errs, unix.Fchownat(unix.AT_FDCWD, name, int(a.uid), int(a.gid), flag))
+	}
+	return errors.Join(errs...)
+}
+
+// fstatat is lstat of an entry of an open directory.
+func fstatat(dir int, name string, st *syscall.Stat_t) error {
+	var u unix.Stat_t
+	if err := unix.Fstatat(dir, name, &u, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	*st = syscall.Stat_t{Size: u.Size, Uid: u.Uid, Gid: u.Gid, Mode: u.Mode, Nlink: u.Nlink, Atim: syscall.Timespec{Sec: u.Atim.Sec}, Mtim: syscall.Timespec{Sec: u.Mtim.Sec}}
+	return nil
+}
