@@ -145,8 +145,21 @@ func serve(nc net.Conn, ctl *control.Conn, tight limits) error {
 		},
 	}
 	srv.HandleConn(g)
+	if sc := c.server.Load(); sc != nil {
+		failed = broken(sc.Wait())
+	}
 	c.finish(failed)
 	return nil
+}
+
+// broken is what a client did against the protocol, of the error that its connection ended
+// with; nil when the connection is just over. The library has no types for these.
+func broken(err error) error {
+	var left *net.OpError
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.As(err, &left) || strings.HasPrefix(err.Error(), "ssh: disconnect, reason ") {
+		return nil
+	}
+	return fmt.Errorf("the client broke the protocol: %w", err)
 }
 
 // partTime is how long a client gets to close its side after ours.
