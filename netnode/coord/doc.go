@@ -76,7 +76,9 @@
 //
 // A node changes its keys by itself (/v1/rotate, see netmap) at most every ten seconds. The
 // former keys stay claimed for ever, by its id: neither it nor anybody else gets in with them,
-// and when it is removed none of its keys does.
+// and when it is removed none of its keys does. So their number is bounded: one change a minute
+// over time, 10,000 keys a node (a change takes two), and 50,000 for all nodes that a person has.
+// A node that has had them all keeps the last ones; that it is refused others is audited once.
 //
 // A person's nodes are members for 180 days (Config.NodeExpiry), tagged machines for good.
 // An ephemeral node is removed when it says that it goes (tssh down), else after it was

@@ -19,7 +19,11 @@ const (
 	strangersPerSecond, strangerBurst = 5, 20
 	endpointsEvery, endpointsBurst    = 2 * time.Second, 20
 	hostKeysEvery, hostKeysBurst      = 10 * time.Minute, 10
-	rotationsEvery, rotationsBurst    = time.Minute, 10
+	// In steps of keys: a node that was away can bring several at once.
+	rotationsEvery, rotationsBurst = time.Minute, netmap.MaxRotations
+	// Keys stay taken for ever, in the database: so many may a node have had, and so many all
+	// nodes that a person has. A change takes two; one every 12 hours does for seven years.
+	maxKeysPerNode, maxKeysPerPerson = 10_000, 50_000
 	// Refused joins that are audited one by one; what is beyond is only counted, in the
 	// next one that is written. Anybody who reaches the port can be refused.
 	refusalsEvery, refusalsBurst = 10 * time.Second, 200
@@ -28,7 +32,8 @@ const (
 
 // limits are what is counted. The zero value is not usable.
 type limits struct {
-	strangers *rate.Limiter
+	strangers                  *rate.Limiter
+	keysPerNode, keysPerPerson int
 
 	mu       sync.Mutex // guards what follows
 	refusals *rate.Limiter
@@ -36,13 +41,18 @@ type limits struct {
 	byNode   map[string]*nodeLimits
 }
 
-type nodeLimits struct{ endpoints, hostKeys, rotations *rate.Limiter }
+type nodeLimits struct {
+	endpoints, hostKeys, rotations *rate.Limiter
+
+	full bool // it was audited that the node may have no more keys; guarded by Server.writing
+}
 
 func newLimits() *limits {
 	return &limits{
-		strangers: rate.NewLimiter(strangersPerSecond, strangerBurst),
-		refusals:  rate.NewLimiter(rate.Every(refusalsEvery), refusalsBurst),
-		byNode:    map[string]*nodeLimits{},
+		strangers:   rate.NewLimiter(strangersPerSecond, strangerBurst),
+		keysPerNode: maxKeysPerNode, keysPerPerson: maxKeysPerPerson,
+		refusals: rate.NewLimiter(rate.Every(refusalsEvery), refusalsBurst),
+		byNode:   map[string]*nodeLimits{},
 	}
 }
 
@@ -55,8 +65,8 @@ func (l *limits) of(id string, nodes int) *nodeLimits {
 		if len(l.byNode) > 1000+2*nodes { // most are of nodes that went
 			clear(l.byNode)
 		}
-		n = &nodeLimits{rate.NewLimiter(rate.Every(endpointsEvery), endpointsBurst), rate.NewLimiter(rate.Every(hostKeysEvery), hostKeysBurst),
-			rate.NewLimiter(rate.Every(rotationsEvery), rotationsBurst)}
+		n = &nodeLimits{endpoints: rate.NewLimiter(rate.Every(endpointsEvery), endpointsBurst), hostKeys: rate.NewLimiter(rate.Every(hostKeysEvery), hostKeysBurst),
+			rotations: rate.NewLimiter(rate.Every(rotationsEvery), rotationsBurst)}
 		l.byNode[id] = n
 	}
 	return n

@@ -54,6 +54,7 @@ func (s *Server) knowsKey(shown netmap.ControlPublic, steps []netmap.Envelope) b
 // never become another node's, nor this one's again.
 func (s *Server) rotate(ctx context.Context, shown netmap.ControlPublic, steps []netmap.Envelope) (*netmap.RotateReply, error) {
 	var reply netmap.RotateReply
+	var full *netmap.Node // said for the first time that it may have no more keys
 	err := s.change(ctx, func(c *change) error {
 		if n := s.st.nodes[s.st.byControl[shown]]; n != nil { // the answer was lost on the way
 			reply.Node = *n.env
@@ -70,11 +71,18 @@ func (s *Server) rotate(ctx context.Context, shown netmap.ControlPublic, steps [
 		if d := c.now.Sub(n.rec.Rotated); d >= 0 && d < rotatePause && len(path) == 1 {
 			return refuse(netmap.CodeBusy, "this node changed its keys a moment ago; try again in a few seconds")
 		}
-		if !s.lim.of(n.rec.ID, len(s.st.nodes)).rotations.Allow() { // also where several steps come at once
+		lim := s.lim.of(n.rec.ID, len(s.st.nodes))
+		if !lim.rotations.AllowN(time.Now(), len(path)) { // also where several steps come at once
 			return errTooOften
 		}
 		if last.Next != shown {
 			return refuse(netmap.CodeBad, "the connection does not show the key that the node is to have")
+		}
+		if err := c.roomForKeys(n.rec, 2*len(path)); err != nil {
+			if !lim.full {
+				lim.full, full = true, n.rec
+			}
+			return err
 		}
 		for _, st := range path {
 			for _, key := range []string{"wg/" + st.WG.String(), "control/" + st.Next.String()} {
@@ -99,11 +107,47 @@ func (s *Server) rotate(ctx context.Context, shown netmap.ControlPublic, steps [
 			"id": rec.ID, "control": rec.Control.String(), "former": n.rec.Control.String(), "wireguard": rec.WG.String(),
 		}})
 	})
+	if full != nil {
+		if aerr := s.change(ctx, func(c *change) error {
+			return c.audit(audit.Entry{Kind: "node.rotate", Who: owner(full), Node: full.Name, Verdict: "deny", Text: err.Error(), Extra: map[string]string{"id": full.ID}})
+		}); aerr != nil {
+			s.c.Log.Error("audit", "err", aerr)
+		}
+	}
 	s.drainAudit(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return &reply, nil
+}
+
+// roomForKeys refuses keys beyond those that a node, and all nodes of a person's, may ever have
+// had: they stay taken, and would fill the hub's disk.
+func (c *change) roomForKeys(rec *netmap.Node, more int) error {
+	had, err := c.tx.keysOf(rec.ID)
+	if err != nil {
+		return err
+	}
+	if had+more > c.s.lim.keysPerNode {
+		return refuse(netmap.CodeBusy, "this node has had %d keys, and none may have more than %d; it has to come back as another node (on the hub: tsshub node remove %s)", had, c.s.lim.keysPerNode, rec.Name)
+	}
+	if rec.User == "" {
+		return nil // a machine of its own
+	}
+	for id, n := range c.s.st.nodes {
+		if n.rec.User != rec.User || id == rec.ID {
+			continue
+		}
+		others, err := c.tx.keysOf(id)
+		if err != nil {
+			return err
+		}
+		had += others
+	}
+	if had+more > c.s.lim.keysPerPerson {
+		return refuse(netmap.CodeBusy, "the nodes of %s have had %d keys, and no person's may have more than %d; one of them has to be removed (on the hub: tsshub node remove NAME)", rec.User, had, c.s.lim.keysPerPerson)
+	}
+	return nil
 }
 
 // claimKey takes a key that nobody may have had before.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -242,5 +243,71 @@ func TestExpiryOfAKey(t *testing.T) {
 	}
 	if _, err := h.CreateKey(t.Context(), "test", KeyRequest{User: "alice@example.com", NodeExpiry: 11 * 366 * 24 * time.Hour}); err == nil {
 		t.Error("a membership of eleven years")
+	}
+}
+
+// TestKeysAreNotWithoutEnd: a node changes its keys until it has had as many as a node may, and
+// so do all of a person's; it keeps its last ones then, others are not kept from theirs, and the
+// audit log says it once.
+func TestKeysAreNotWithoutEnd(t *testing.T) {
+	h := newHub(t, nil)
+	h.user("alice@example.com")
+	h.user("bob@example.com")
+	h.lim.keysPerNode, h.lim.keysPerPerson = 6, 10 // a node joins with two
+	alice := KeyRequest{User: "alice@example.com", Reusable: true}
+	rotate := func(m *member) error {
+		t.Helper()
+		h.clock.move(time.Minute)
+		was, _ := h.keysOf(m.Map().Self.Name)
+		err := m.Rotate(t.Context())
+		if now, _ := h.keysOf(m.Map().Self.Name); (err == nil) == (now == was) {
+			t.Errorf("changed from %v to %v: %v", was, now, err)
+		}
+		return err
+	}
+	ready := func(name string, k KeyRequest) *member {
+		m := h.member(h.join(name, k), nil)
+		m.until("itself", func(x *netmap.Map) bool { return x.Self.Name == name })
+		return m
+	}
+	refused := func(m *member, words string) {
+		t.Helper()
+		for range 3 {
+			var ref *netmap.Refused
+			if err := rotate(m); !errors.As(err, &ref) || ref.Code != netmap.CodeBusy || !strings.Contains(err.Error(), words) {
+				t.Errorf("want %q: %v", words, err)
+			}
+		}
+	}
+	web := ready("web", alice)
+	for range 2 {
+		if err := rotate(web); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused(web, "this node has had 6 keys, and none may have more than 6")
+	laptop := ready("laptop", alice)
+	if err := rotate(laptop); err != nil {
+		t.Fatal(err)
+	}
+	refused(laptop, "the nodes of alice@example.com have had 10 keys, and no person's may have more than 10")
+	if err := rotate(ready("bobs", KeyRequest{User: "bob@example.com"})); err != nil {
+		t.Errorf("another person's node: %v", err)
+	}
+	waitFor(t, "the node goes on with its last keys", func() bool { return web.Status().Phase == netmap.PhaseConnected })
+	if err := h.RemoveNode(t.Context(), "test", "web"); err != nil {
+		t.Fatal(err)
+	}
+	if err := rotate(laptop); err != nil {
+		t.Errorf("with another of the person's removed: %v", err)
+	}
+	said := map[string]int{}
+	for _, e := range h.audited("node.rotate") {
+		if e.Verdict == "deny" {
+			said[e.Node]++
+		}
+	}
+	if len(said) != 2 || said["web"] != 1 || said["laptop"] != 1 {
+		t.Errorf("audited: %v", said)
 	}
 }

@@ -18,6 +18,7 @@ var schema = []string{
 	`CREATE TABLE IF NOT EXISTS obj(kind TEXT NOT NULL, id TEXT NOT NULL, rev INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY(kind, id))`,
 	`CREATE TABLE IF NOT EXISTS log(rev INTEGER PRIMARY KEY, kind TEXT NOT NULL, id TEXT NOT NULL, op TEXT NOT NULL, at INTEGER NOT NULL)`,
 	`CREATE TABLE IF NOT EXISTS uniq(key TEXT PRIMARY KEY, kind TEXT NOT NULL, id TEXT NOT NULL, until INTEGER NOT NULL)`,
+	`CREATE INDEX IF NOT EXISTS uniq_id ON uniq(id)`,
 	`CREATE TABLE IF NOT EXISTS audit(n INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL)`,
 }
 
@@ -241,6 +242,15 @@ func (t *tx) claimed(key string) (bool, error) {
 		return false, fmt.Errorf("coord: database: %w", err)
 	}
 	return n > 0, nil
+}
+
+// keysOf counts the node keys that were ever claimed for an object.
+func (t *tx) keysOf(id string) (n int, err error) {
+	err = t.t.QueryRowContext(t.ctx, `SELECT COUNT(*) FROM uniq WHERE id = ? AND (key LIKE 'wg/%' OR key LIKE 'control/%')`, id).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("coord: database: %w", err)
+	}
+	return n, nil
 }
 
 func (t *tx) release(key string) error { return t.exec(`DELETE FROM uniq WHERE key = ?`, key) }
