@@ -75,6 +75,7 @@ type conn struct {
 	channels  map[uint32]*channel  // open ones
 	forwards  map[uint32]*forward  // open ones, listeners included
 	listeners map[string]*listener // those that the client can take back
+	cameIn    int                  // of the forwards, those that came in by a listener
 	agentAt   string               // path of the agent's socket, "" without one
 	last      uint32               // number of the newest channel or forward
 	programs  []*program           // started ones that may still run something

@@ -43,6 +43,7 @@ type forward struct {
 	target string
 	origin string
 
+	from     *listener // that it came in by; nil: none
 	begun    time.Time
 	up, down atomic.Int64 // bytes from the client, and to it
 	opened   bool         // its event is written; owned by who made it
@@ -55,16 +56,30 @@ type forward struct {
 
 // newForward counts one in, or says why not. Whoever gets one calls done.
 func (c *conn) newForward(kind, typ, target, origin string) (*forward, string) {
+	return c.countForward(nil, kind, typ, target, origin)
+}
+
+// countForward is newForward for what came in by a listener, unless that is nil. Who connects to
+// one is not the client but any account of this host, whose connections it cannot see coming: one
+// listener fills at most half of the room, and all of them three quarters.
+func (c *conn) countForward(from *listener, kind, typ, target, origin string) (*forward, string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ctx.Err() != nil {
+	room := c.welcome.Forwards
+	switch {
+	case c.ctx.Err() != nil:
 		return nil, "the connection is ending"
-	}
-	if len(c.forwards) >= c.welcome.Forwards {
+	case len(c.forwards) >= room:
 		return nil, "too many forwards on one connection"
+	case from != nil && (from.in >= max(1, room/2) || c.cameIn >= max(1, room*3/4)):
+		return nil, "too many connections to a listener of this connection's"
+	}
+	if from != nil {
+		from.in++
+		c.cameIn++
 	}
 	c.last++
-	f := &forward{c: c, id: c.last, kind: kind, typ: typ, target: clip(target, 1024), origin: clip(origin, 256), begun: time.Now()}
+	f := &forward{c: c, id: c.last, from: from, kind: kind, typ: typ, target: clip(target, 1024), origin: clip(origin, 256), begun: time.Now()}
 	c.forwards[f.id] = f
 	c.handlers.Add(1)
 	f.stop = context.AfterFunc(c.ctx, f.connectionEnded)
@@ -151,6 +166,10 @@ func (f *forward) done() {
 	}
 	f.c.mu.Lock()
 	delete(f.c.forwards, f.id)
+	if f.from != nil {
+		f.from.in--
+		f.c.cameIn--
+	}
 	f.c.mu.Unlock()
 	f.c.mon.tell(control.Gone, &control.GoneMsg{Channel: f.id, In: f.up.Load(), Out: f.down.Load()})
 	f.c.handlers.Done()

@@ -29,6 +29,7 @@ type listener struct {
 	ls      []net.Listener
 	over    func()    // takes away what the file system has of it
 	once    sync.Once // for over
+	in      int       // its connections; guarded by conn.mu
 }
 
 // bind is the payload of tcpip-forward and its cancellation (RFC 4254 section 7.1).
@@ -339,7 +340,7 @@ func (l *listener) accept(ln net.Listener) {
 		if nc.RemoteAddr().Network() == "tcp" {
 			origin = hostAndPort(host, port)
 		}
-		f, say := l.c.newForward(l.kind, l.each, l.target, origin)
+		f, say := l.c.countForward(l, l.kind, l.each, l.target, origin)
 		if f == nil {
 			l.c.limited(say)
 			nc.Close()
