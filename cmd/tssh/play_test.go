@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/creack/pty"
@@ -30,9 +31,16 @@ func makeRecording(t *testing.T, terminal bool) string {
 	return makeSealed(t, terminal, nil)
 }
 
-func makeSealed(t *testing.T, terminal bool, to func() (*recording.Recipients, error)) string {
+func makeSealed(t *testing.T, terminal bool, to func() (*recording.Recipients, error)) (path string) {
 	t.Helper()
 	dir := t.TempDir()
+	// In a bubble no time passes by itself: an event is at its second, however busy the machine is.
+	synctest.Test(t, func(t *testing.T) { path = makeIn(t, dir, terminal, to) })
+	return path
+}
+
+func makeIn(t *testing.T, dir string, terminal bool, to func() (*recording.Recipients, error)) string {
+	t.Helper()
 	s, err := recording.OpenSpool(recording.SpoolConfig{Dir: dir, SealTo: to, Keyframer: func(c, r int) recording.Keyframer { return term.New(c, r) }})
 	if err != nil {
 		t.Fatal(err)
