@@ -61,7 +61,7 @@ func (p *player) status() string {
 		words = " /" + string(p.find.typed) + "_   Enter finds, a regular expression will do"
 	}
 	if cols, rows := p.screen.Size(); cols > p.cols || rows > p.rows-1 {
-		words = fmt.Sprintf(" (%dx%d of %dx%d)%s", min(cols, p.cols), min(rows, p.rows-1), cols, rows, words)
+		words = fmt.Sprintf(" (%dx%d of %dx%d, where the cursor is)%s", min(cols, p.cols), min(rows, p.rows-1), cols, rows, words)
 	}
 	r := []rune(words)
 	for i := range r { // whatever is wide elsewhere must not push the line over the edge

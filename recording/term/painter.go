@@ -3,10 +3,12 @@ package term
 import "io"
 
 // Painter draws screens on a terminal that is not trusted with the bytes the screens
-// came from. It writes differences only. What does not fit is left out.
+// came from. It writes differences only. Of a screen that is larger it shows a part: the top left one, or, where the
+// cursor is outside of that, the nearest that has it, for there something happens.
 type Painter struct {
 	w          io.Writer
 	cols, rows int
+	left, top  int      // of the screen, what is shown first
 	shown      [][]cell // what is there now; nil rows are unknown
 	buf        []byte
 }
@@ -24,18 +26,33 @@ func (p *Painter) Resize(cols, rows int) {
 	p.shown = make([][]cell, p.rows)
 }
 
+// Offset is where in the screen the area begins, as of the last Paint.
+func (p *Painter) Offset() (left, top int) { return p.left, p.top }
+
+// follow moves the area to where the cursor is. Sideways it goes by halves, so that typing does not move the picture
+// at each key; and back to the left edge as soon as the cursor is in what is seen from there.
+func (p *Painter) follow(t *Term) {
+	x, y := min(t.cursor.x, t.cols-1), t.cursor.y
+	p.top = max(min(p.top, y, t.rows-p.rows), y-p.rows+1, 0)
+	p.left = 0
+	if half := max(1, p.cols/2); x >= p.cols {
+		p.left = min((x-p.cols)/half*half+half, t.cols-p.cols)
+	}
+}
+
 // Paint makes the area show t. It uses one Write.
 func (p *Painter) Paint(t *Term) error {
+	p.follow(t)
 	b := append(p.buf[:0], "\x1b[?25l"...)
 	flip := t.modes&modeReverse != 0
 	for y := range p.rows {
 		want := newRow(p.cols, pen{})
-		if y < t.rows {
-			n := copy(want, t.cur.rows[y])
-			mend(want, n, n)
+		if at := y + p.top; at < t.rows {
+			n := copy(want, t.cur.rows[at][p.left:])
+			mend(want, 0, n) // what the edges cut through
 		}
-		if flip && y < t.rows {
-			for x := range min(t.cols, p.cols) {
+		if flip && y+p.top < t.rows {
+			for x := range min(t.cols-p.left, p.cols) {
 				want[x].attr ^= reverse
 			}
 		}
@@ -43,8 +60,8 @@ func (p *Painter) Paint(t *Term) error {
 		p.shown[y] = want
 	}
 	b = append(b, "\x1b[0m"...)
-	if x, y, shown := t.Cursor(); shown && x < p.cols && y < p.rows {
-		b = append(sequence(b, "", 'H', y+1, x+1), "\x1b[?25h"...)
+	if x, y, shown := t.Cursor(); shown && x-p.left < p.cols {
+		b = append(sequence(b, "", 'H', y-p.top+1, x-p.left+1), "\x1b[?25h"...)
 	}
 	p.buf = b
 	_, err := p.w.Write(b)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -287,6 +288,65 @@ func TestPainterShowsTheSame(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestPainterFollowsTheCursor: of a screen that is larger than the area, the part with the cursor is shown.
+func TestPainterFollowsTheCursor(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 10))
+	for range 200 {
+		const cols, rows = 11, 3
+		var out bytes.Buffer
+		term, watcher := New(40, 12), New(cols, rows)
+		p := NewPainter(&out, cols, rows)
+		for range 20 {
+			term.Write(randomStream(r, 10))
+			if r.IntN(8) == 0 {
+				term.Resize(1+r.IntN(60), 1+r.IntN(20))
+			}
+			out.Reset()
+			if err := p.Paint(term); err != nil {
+				t.Fatal(err)
+			}
+			onlyOurs(t, out.Bytes())
+			watcher.Write(out.Bytes())
+			left, top := p.Offset()
+			x, y, shown := term.Cursor()
+			x = min(x, term.cols-1)
+			if x < left || x >= left+cols || y < top || y >= top+rows {
+				t.Fatalf("the cursor at %d,%d of %dx%d is not in what begins at %d,%d", x, y, term.cols, term.rows, left, top)
+			}
+			if wx, wy, there := watcher.Cursor(); shown != there || shown && (wx != x-left || wy != y-top) {
+				t.Fatalf("the cursor is at %d,%d (%v), not at %d,%d (%v)", wx, wy, there, x-left, y-top, shown)
+			}
+			for wy := range rows {
+				row := newRow(cols, pen{})
+				if wy+top < term.rows {
+					mend(row, 0, copy(row, term.cur.rows[wy+top][left:]))
+				}
+				for wx, c := range row {
+					if got := watcher.cur.rows[wy][wx]; got.r != c.r && (got.r > ' ' || c.r > ' ') {
+						t.Fatalf("at %d,%d: %q, not %q", wx, wy, got.r, c.r)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestRuns: neighbours that look the same are one, with their colours; nothing is left of what is hidden.
+func TestRuns(t *testing.T) {
+	x := New(20, 2)
+	x.Write([]byte("a\x1b[1;31mb\x1b[7mc\x1b[0;38;5;200;48;2;1;2;3m漢d\x1b[0m\x1b[8mpw\x1b[0m e   "))
+	want := []Run{{"a", 1, 0, 0, false, false}, {"b", 1, 2, 0, false, true}, {"c", 1, 2, 0, true, true}, {"漢d", 3, 201, DirectRGB | 0x010203, false, false}, {"   e", 4, 0, 0, false, false}}
+	if got := x.Runs(0, 20); !slices.Equal(got, want) {
+		t.Errorf("%+v\nnot %+v", got, want)
+	}
+	if got := x.Runs(0, 2); !slices.Equal(got, want[:2]) {
+		t.Errorf("cut: %+v", got)
+	}
+	if got := x.Runs(1, 20); got != nil {
+		t.Errorf("an empty row: %+v", got)
 	}
 }
 
