@@ -225,6 +225,9 @@ func TestWatchingARunningSession(t *testing.T) {
 	alice.await(t, "ready>")
 	alice.typed(t, "printf '\\033[?1049l'\r")
 	alice.await(t, both)
+	if all := alice.bytes(); strings.LastIndex(all, "\x1b[23;2t") < strings.LastIndex(all, "\x1b]2;tssh: ") {
+		t.Error("the title of before does not come back")
+	}
 	bob.typed(t, "q")
 	olga.await(t, "nobody else watches")
 	olga.typed(t, "q")

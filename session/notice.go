@@ -15,7 +15,8 @@ import (
 // A notice is a line of the monitor's for the person of a terminal, in the middle of what a
 // program draws. It is written between two of the program's sequences, at a prompt or among
 // plain lines, as wall does it; while a program has the whole screen the words go into the window's title, and
-// the line follows when the screen is plain again. It is recorded like all that a client gets.
+// the line follows when the screen is plain again, with the title that was there. It is recorded like all that a
+// client gets.
 
 // noticeLook is how often a terminal that is not plain is looked at again, and noticeQuiet how
 // long its program must have been silent.
@@ -32,12 +33,14 @@ type flow struct {
 	within bool       // in the middle of a character
 	alt    bool       // the alternate screen
 	last   time.Time
+	titles titles
 }
 
 const (
 	inEscape   = 'e'
 	inControl  = '['
-	inString   = ']'
+	inString   = ']'  // an operating system command
+	inOther    = 'P'  // a string of another kind
 	inStringBS = '\\' // an escape in a string
 	maxSeq     = 64
 )
@@ -64,11 +67,17 @@ func (f *flow) feed(b []byte) {
 func (f *flow) step(c byte) {
 	switch f.state {
 	case inStringBS, inEscape:
+		if f.state == inStringBS && c == '\\' {
+			f.titles.done()
+		}
 		switch {
 		case c == '[':
 			f.state, f.seq = inControl, f.seq[:0]
-		case c == ']' || c == 'P' || c == 'X' || c == '^' || c == '_':
+		case c == ']':
 			f.state = inString
+			f.titles.begin()
+		case c == 'P' || c == 'X' || c == '^' || c == '_':
+			f.state = inOther
 		case c == 0x1b || c >= 0x20 && c <= 0x2f:
 			f.state = inEscape
 		default:
@@ -78,6 +87,9 @@ func (f *flow) step(c byte) {
 		switch {
 		case c >= 0x40 && c <= 0x7e:
 			f.private(c)
+			if c == 't' {
+				f.titles.window(string(f.seq))
+			}
 			f.state = 0
 		case c == 0x1b:
 			f.state = inEscape
@@ -88,10 +100,22 @@ func (f *flow) step(c byte) {
 		}
 	case inString:
 		switch c {
-		case 0x07, 0x18, 0x1a:
+		case 0x07:
+			f.titles.done()
+			f.state = 0
+		case 0x18, 0x1a:
 			f.state = 0
 		case 0x1b:
 			f.state = inStringBS
+		default:
+			f.titles.read(c)
+		}
+	case inOther:
+		switch c {
+		case 0x07, 0x18, 0x1a:
+			f.state = 0
+		case 0x1b:
+			f.state = inEscape
 		}
 	}
 }
@@ -178,12 +202,24 @@ func (s *channel) showNotice(p *program, line string, titled *string) bool {
 	if p.flow.alt || raw && (front != p.pid || !s.shell) {
 		if *titled != line {
 			*titled = line
-			s.put("\x1b]2;tssh: " + line + "\x07")
+			s.put(p.flow.titles.show("tssh: " + line))
 		}
 		return false
 	}
-	s.put("\r\n\x1b[0mtssh: " + line + "\r\n")
+	s.put(p.flow.titles.restore() + "\r\n\x1b[0mtssh: " + line + "\r\n")
 	return true
+}
+
+// untitle gives the title back at the program's end, where no line followed.
+func (p *program) untitle(s *channel) {
+	p.flow.mu.Lock()
+	defer p.flow.mu.Unlock()
+	if !p.flow.between() { // cut off by its end: whatever came now would be a part of it
+		return
+	}
+	if back := p.flow.titles.restore(); back != "" {
+		s.put(back)
+	}
 }
 
 // put writes to the terminal, on record first.

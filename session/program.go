@@ -188,6 +188,7 @@ func (p *program) run(s *channel) {
 	if p.stderr == nil {
 		_ = p.stdout.SetReadDeadline(time.Now().Add(idleDrain))
 		<-out.done
+		p.untitle(s)
 	} else {
 		settled(out, errs)
 	}
