@@ -51,6 +51,9 @@ type (
 		Viewer     viewerJSON    `json:"viewer"`
 		Recordings []summaryJSON `json:"recordings"`
 		Next       string        `json:"next,omitempty"`
+		// Sealed is how many more recordings fit but for a term about what they hold (cmd, path): nobody here can
+		// look into those. It is of the range that was looked through.
+		Sealed int `json:"sealed,omitempty"`
 	}
 	viewerJSON struct {
 		Who  string `json:"who"`
@@ -153,8 +156,16 @@ func (v *Viewer) list(w http.ResponseWriter, r *http.Request, id policy.Identity
 		return err
 	}
 	ask := v.asker(id)
+	closed := map[string]bool{}
 	may := func(s *store.Summary) bool {
-		return (!own || mine(id, s)) && terms.fit(s) && ask(s)
+		inside := terms.inside(s)
+		if !inside && !s.Meta.Sealed || own && !mine(id, s) || !terms.fit(s) || !ask(s) {
+			return false
+		}
+		if !inside {
+			closed[s.Meta.ID] = true
+		}
+		return inside
 	}
 	query := store.Query{Words: rest, May: may, Before: q.Get("before"), Limit: pageSize, Live: terms.live}
 	var sums []store.Summary
@@ -173,7 +184,7 @@ func (v *Viewer) list(w http.ResponseWriter, r *http.Request, id policy.Identity
 			sums = append(sums, more[i])
 		}
 	}
-	out := listJSON{Viewer: viewerJSON{id.Who(), id.Name}, Recordings: make([]summaryJSON, 0, len(sums)), Next: next}
+	out := listJSON{Viewer: viewerJSON{id.Who(), id.Name}, Recordings: make([]summaryJSON, 0, len(sums)), Next: next, Sealed: len(closed)}
 	for i := range sums {
 		out.Recordings = append(out.Recordings, summarize(id, &sums[i]))
 	}

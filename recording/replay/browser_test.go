@@ -78,6 +78,10 @@ func fill(t *testing.T, w *world, clock *time.Time) (ids map[string]string, grow
 			s.data(1, recording.KindOutput, "\r\n\x1b]133;C\x07")
 			if i == 0 {
 				s.json(2, recording.KindForward, recording.Forward{State: "open", Type: "local", Target: "db1:5432", Origin: "127.0.0.1:40022"})
+				s.json(0, recording.KindNote, recording.Note{What: "watched", Text: "this session is watched by bob@example.com"})
+			}
+			if i == 2 {
+				s.json(0, recording.KindNote, recording.Note{What: "watched", Text: "nobody watches this session any more"})
 			}
 			for range 4 {
 				s.wait(c.takes/4).data(1, recording.KindOutput, fmt.Sprintf("step of %s\r\n", c.text))

@@ -27,7 +27,7 @@
 //	/api/recordings/ID/search?q=Q&re=1 {"lines":[...]}: parts of words, or a regular expression (RE2)
 //	/api/recordings/ID/text            the transcript as a text file
 //	/api/recordings/ID/html            one page that plays without a network and verifies the recording in it: share.go, web/src/tsr.ts
-//	/api/recordings/ID/screen          {"cols","rows","lines"}: what the terminal showed last
+//	/api/recordings/ID/screen          {"cols","rows","lines","paint"}: what the terminal showed last, text and colours
 //	/api/recordings/ID/why             {"id","may":[{"what":"watch","yes":true,"because":"..."}...]}: watch, end
 //	/api/search?q=WORDS&before=N       {"recordings":[summary with "lines"...],"next":N}: package recording/find
 //

@@ -3,6 +3,8 @@ package replay
 import (
 	"encoding/json"
 	"net/http"
+	"strings"
+	"sync"
 
 	"tssh/policy"
 	"tssh/recording"
@@ -10,12 +12,30 @@ import (
 	"tssh/recording/term"
 )
 
-// screenJSON is what a terminal showed last, as text: the pictures of the list.
+// screenJSON is what a terminal showed last: the pictures of the list. Lines are its text, and paint the same in runs
+// of one look each. Of a large screen it is a part (term.Painter has the rule), and cols and rows are that part's.
 type screenJSON struct {
-	Cols  int      `json:"cols"`
-	Rows  int      `json:"rows"`
-	Lines []string `json:"lines"`
+	Cols  int         `json:"cols"`
+	Rows  int         `json:"rows"`
+	Lines []string    `json:"lines"`
+	Paint [][]runJSON `json:"paint"`
 }
+
+// runJSON is a term.Run, with its colours as they are to be drawn: 0, the page's own, n+1 of the palette, 1<<24 and more is direct.
+type runJSON struct {
+	Text  string `json:"s"`
+	Cells int    `json:"w"`
+	FG    uint32 `json:"f,omitempty"`
+	BG    uint32 `json:"b,omitempty"`
+	Flip  bool   `json:"r,omitempty"`
+	Bold  bool   `json:"d,omitempty"`
+}
+
+// A picture has at most so many columns, rows and runs; where there are more of those the rest is in the page's own colours.
+const (
+	pictureCols, pictureRows = 200, 60
+	pictureRuns              = 4000
+)
 
 // screenWork bounds what drawing that may cost, in the measure of term.Work; then it is what is there by then.
 const screenWork = 200e6
@@ -32,18 +52,86 @@ func (v *Viewer) screen(w http.ResponseWriter, r *http.Request, id policy.Identi
 	if err := v.note("recording.view", id, &sum, 0, map[string]string{"from": "end", "as": "picture"}); err != nil {
 		return err
 	}
-	out := screenJSON{Lines: []string{}}
+	out := []byte(`{"cols":0,"rows":0,"lines":[],"paint":[]}`)
 	// The list asks for this by itself. Nobody is shown as watching by that, so where watchers
 	// are shown there is no picture of what runs.
 	secret := v.cfg.Live != nil && sum.Live && v.may(v.cfg.Policy(), id, &sum).Named && !v.watches(id, &sum)
 	if ch, ok := terminalOf(&sum); ok && !secret {
-		err = v.open.with(&sum, func(f *recording.Reader) error { return lastScreen(f, ch, &out) })
+		if out, err = v.pictures.of(sum.Meta.ID, sum.Size, func() ([]byte, error) {
+			var s screenJSON
+			if err := v.open.with(&sum, func(f *recording.Reader) error { return lastScreen(f, ch, &s) }); err != nil {
+				return nil, err
+			}
+			return json.Marshal(s)
+		}); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return err
-	}
-	respond(w, http.StatusOK, out)
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Write(out) // a browser that went away is no concern here
 	return nil
+}
+
+// picturesKept is how many bytes of pictures are in memory; one is some kilobytes.
+const picturesKept = 8 << 20
+
+// pictures keeps what was drawn lately, as it was sent: a recording that did not grow has the picture it had. Whoever
+// asks for one has been asked for by the policy before.
+type pictures struct {
+	most int // bytes
+
+	mu    sync.Mutex
+	kept  map[string]*picture
+	bytes int
+	clock int64 // counts uses
+}
+
+type picture struct {
+	size int64 // of the recording it is of
+	json []byte
+	used int64
+}
+
+// of gives the picture of a recording of that size, drawn if need be.
+func (p *pictures) of(id string, size int64, draw func() ([]byte, error)) ([]byte, error) {
+	p.mu.Lock()
+	if k := p.kept[id]; k != nil && k.size == size {
+		p.clock++
+		k.used = p.clock
+		p.mu.Unlock()
+		return k.json, nil
+	}
+	p.mu.Unlock()
+	b, err := draw()
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.kept == nil {
+		p.kept = map[string]*picture{}
+	}
+	p.drop(id)
+	p.clock++
+	p.kept[id] = &picture{size, b, p.clock}
+	for p.bytes += len(b); p.bytes > p.most; {
+		oldest := ""
+		for id, k := range p.kept {
+			if oldest == "" || k.used < p.kept[oldest].used {
+				oldest = id
+			}
+		}
+		p.drop(oldest)
+	}
+	return b, nil
+}
+
+// drop forgets one. mu is held.
+func (p *pictures) drop(id string) {
+	if k := p.kept[id]; k != nil {
+		p.bytes -= len(k.json)
+		delete(p.kept, id)
+	}
 }
 
 func terminalOf(sum *store.Summary) (store.Channel, bool) {
@@ -98,11 +186,37 @@ func lastScreen(f *recording.Reader, ch store.Channel, out *screenJSON) error {
 			}
 		}
 	}
-	out.Cols, out.Rows = screen.Size()
-	lines := screen.Text()
-	for len(lines) > 0 && lines[len(lines)-1] == "" {
-		lines = lines[:len(lines)-1]
-	}
-	out.Lines = append(out.Lines, lines...)
+	paintOf(screen, out)
 	return nil
+}
+
+// paintOf takes the part of a screen that is drawn, to its last row that has something.
+func paintOf(screen *term.Term, out *screenJSON) {
+	cols, rows := screen.Size()
+	_, y, _ := screen.Cursor()
+	top := min(max(0, y+1-pictureRows), max(0, rows-pictureRows))
+	out.Cols, out.Rows = min(cols, pictureCols), min(rows, pictureRows)
+	out.Lines, out.Paint = []string{}, [][]runJSON{}
+	runs, filled := 0, 0
+	for row := range out.Rows {
+		paint := []runJSON{}
+		text := ""
+		for _, r := range screen.Runs(top+row, out.Cols) {
+			j := runJSON{r.Text, r.Cells, r.FG, r.BG, r.Flip, r.Bold}
+			if runs++; runs > pictureRuns {
+				j.FG, j.BG, j.Flip, j.Bold = 0, 0, false, false
+			}
+			if n := len(paint); n > 0 && runs > pictureRuns {
+				paint[n-1].Text, paint[n-1].Cells = paint[n-1].Text+j.Text, paint[n-1].Cells+j.Cells
+			} else {
+				paint = append(paint, j)
+			}
+			text += r.Text
+		}
+		out.Lines, out.Paint = append(out.Lines, strings.TrimRight(text, " ")), append(out.Paint, paint)
+		if len(paint) > 0 {
+			filled = row + 1
+		}
+	}
+	out.Lines, out.Paint = out.Lines[:filled], out.Paint[:filled]
 }

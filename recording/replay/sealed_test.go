@@ -35,6 +35,15 @@ func TestSealed(t *testing.T) {
 	if len(list.Recordings) != 1 || !list.Recordings[0].Sealed || list.Recordings[0].Type != "shell" || list.Recordings[0].Exit == nil {
 		t.Errorf("list: %+v", list)
 	}
+	// What a sealed one holds nobody can filter by, and that is said; what is in the clear decides as ever.
+	for q, want := range map[string][2]int{"cmd:ls": {0, 1}, "cmd:ls+host:web": {0, 1}, "cmd:ls+host:db1": {0, 0}, "host:web": {1, 0}, "cmd:ls+own": {0, 0}} {
+		if l := decode[listJSON](t, w.ask("GET", hub+"/api/recordings?q="+q, from)); len(l.Recordings) != want[0] || l.Sealed != want[1] {
+			t.Errorf("%s: %d listed, %d sealed, not %v", q, len(l.Recordings), l.Sealed, want)
+		}
+	}
+	if l := decode[listJSON](t, w.ask("GET", hub+"/api/recordings?q=cmd:ls", fromBob)); len(l.Recordings) != 0 || l.Sealed != 0 {
+		t.Errorf("bob is told of %d sealed recordings that are not his", l.Sealed)
+	}
 	d := decode[detailJSON](t, w.ask("GET", at, from))
 	if !d.Locked || !d.Sealed || len(d.SealedTo) != 1 || d.SealedTo[0] != id1.Recipient().String() || len(d.Frames) == 0 || d.Duration == 0 {
 		t.Errorf("detail: locked %v, to %v, %d frames", d.Locked, d.SealedTo, len(d.Frames))

@@ -18,6 +18,7 @@ type terms struct {
 	live  bool
 	paths []string // of files; the index knows in which recordings
 	fits  [][]func(*store.Summary) bool
+	inner [][]func(*store.Summary) bool // about what is sealed in a sealed recording: these can fit none
 }
 
 func parseTerms(words string, now time.Time) (t terms, rest string, no *refusal) {
@@ -45,10 +46,15 @@ func parseTerms(words string, now time.Time) (t terms, rest string, no *refusal)
 		if !ok {
 			return t, "", &refusal{http.StatusBadRequest, "the filter " + strconv.Quote(w) + " is not understood", ""}
 		}
+		name = strings.ToLower(name)
 		by[name] = append(by[name], f)
 	}
-	for _, fs := range by {
-		t.fits = append(t.fits, fs)
+	for name, fs := range by {
+		if name == "cmd" {
+			t.inner = append(t.inner, fs)
+		} else {
+			t.fits = append(t.fits, fs)
+		}
 	}
 	return t, strings.Join(plain, " "), nil
 }
@@ -69,12 +75,17 @@ func (t *terms) find(ctx context.Context, x *find.Index) error {
 		}
 		some = append(some, func(s *store.Summary) bool { return ids[s.Meta.ID] })
 	}
-	t.fits = append(t.fits, some)
+	t.inner = append(t.inner, some)
 	return nil
 }
 
-func (t *terms) fit(s *store.Summary) bool {
-	for _, any := range t.fits {
+func (t *terms) fit(s *store.Summary) bool { return fitAll(t.fits, s) }
+
+// inside is fit for the terms about what a recording holds.
+func (t *terms) inside(s *store.Summary) bool { return fitAll(t.inner, s) }
+
+func fitAll(all [][]func(*store.Summary) bool, s *store.Summary) bool {
+	for _, any := range all {
 		ok := false
 		for _, f := range any {
 			ok = ok || f(s)

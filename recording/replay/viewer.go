@@ -55,7 +55,8 @@ type Viewer struct {
 	pace   pace
 	texts  *texts
 
-	streams streams
+	streams  streams
+	pictures pictures
 }
 
 // New makes a Viewer.
@@ -80,6 +81,7 @@ func New(cfg Config) (*Viewer, error) {
 		cfg: cfg, assets: assets, cookie: cookieName(cfg.Token), place: placeOf(cfg.Token),
 		open: newOpenFiles(cfg.Store, cfg.Keys), seen: newSeen(cfg.Clock), mux: http.NewServeMux(),
 	}
+	v.pictures.most = picturesKept
 	v.texts = &texts{v: v, room: make(chan struct{}, madeAtOnce)}
 	for pattern, h := range v.api() {
 		v.mux.HandleFunc(pattern, v.known(h))

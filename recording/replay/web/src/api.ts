@@ -75,7 +75,7 @@ export interface Happening {
 export interface Frame { n: number; keyframes: Keyframe[]; events: Happening[] }
 
 export interface Viewer { who: string; node: string }
-export interface Page { viewer: Viewer; recordings: Summary[]; next?: string }
+export interface Page { viewer: Viewer; recordings: Summary[]; next?: string; sealed?: number }
 
 // Refusal is an answer the person should read.
 export class Refusal extends Error {
@@ -155,7 +155,8 @@ export interface Command { ch: number; t: number; end?: number; text: string; so
 export interface Mark { ch: number; t: number; end?: number; kind: string; text: string; failed?: boolean }
 export interface Transcript { commands: Command[]; marks: Mark[]; lines: TextLine[]; total: number; until?: number }
 export interface Hit extends Summary { lines: TextLine[]; more?: boolean }
-export interface LastScreen { cols: number; rows: number; lines: string[] }
+export interface Run { s: string; w: number; f?: number; b?: number; r?: boolean; d?: boolean } // text, columns, colours, turned round, bold
+export interface LastScreen { cols: number; rows: number; lines: string[]; paint: Run[][] }
 
 export function transcript(id: string, from: number): Promise<Transcript> {
   return get(`${base}/api/recordings/${encodeURIComponent(id)}/transcript?from=${from}`);

@@ -3,26 +3,37 @@
 import * as api from "./api";
 import { h, replace } from "./dom";
 import { length, size, when } from "./format";
+import { filterBar } from "./terms";
+import { keptThumb, thumb } from "./thumb";
 
 const REFRESH = 5000; // ms, while something is live and the page is in view
+const FIRST = 150; // rows of a first page: a hundred, and what runs
 
 export async function showList(main: HTMLElement): Promise<void> {
   const params = new URLSearchParams(location.search);
   let text = params.get("q") ?? "";
   let own = params.get("own") === "1";
 
-  const box = h("input", { type: "search", id: "filter", placeholder: "words, or who: host: as: tag: kind: cmd: path: exit:!0 after:2026-11-01 is:live", title: "words must occur in person, host, account, command or id. Terms: who: host: as: from: tag: kind: cmd: path: exit: after: before: longer: is:live is:interactive", autocomplete: "off", spellcheck: "false", value: text, "aria-label": "filter recordings" });
+  const box = h("input", { type: "search", id: "filter", placeholder: "person, host, account, command\u2026", autocomplete: "off", spellcheck: "false", value: text, "aria-label": "filter recordings" });
   const all = h("button", { type: "button", "aria-pressed": String(!own) }, "All I may see");
   const mine = h("button", { type: "button", "aria-pressed": String(own) }, "Mine");
   const rows = h("tbody", null);
   const head = ["Who", "Where", "What", "When", "How long", "End"].map((s) => h("th", { scope: "col" }, s));
   const table = h("table", { class: "list" }, h("thead", null, h("tr", null, ...head)), rows);
-  const note = h("p", { class: "note", role: "status" });
+  const note = h("div", { class: "note", role: "status" });
+  const sealed = h("p", { class: "sealednote", role: "status", hidden: true });
   const more = h("button", { type: "button", class: "more", hidden: true }, "Older recordings");
   let next: string | undefined;
   let pending: AbortController | undefined;
   let live = false;
   let fold: Fold | undefined; // the last one, which older rows may go on
+  let locked = false; // the recorder has no key for what is sealed: one answer will do
+  let shown = ""; // what the rows were made of
+  const unfolded = new Set<string>(); // recordings in folds that are open
+  const bar = filterBar((t) => {
+    box.value = text = t;
+    refilter();
+  });
   let pictures = params.get("pics") === "1";
   const pics = h("button", { type: "button", class: "toggle", "aria-pressed": String(pictures), title: "the last screen of each" }, "Pictures");
   // A picture is asked for when its row comes into view.
@@ -31,7 +42,11 @@ export async function showList(main: HTMLElement): Promise<void> {
       if (!e.isIntersecting) continue;
       inView.unobserve(e.target);
       const row = e.target as HTMLElement;
-      api.screen(row.dataset.id!).then((s) => picture(row, s), () => {});
+      const { id, size } = row.dataset;
+      if (locked && row.dataset.sealed) continue;
+      api.screen(id!).then((s) => show(row, thumb(id!, Number(size), s)), (err) => {
+        locked ||= err instanceof api.Refusal && err.status === 423;
+      });
     }
   }, { rootMargin: "200px" });
 
@@ -41,24 +56,37 @@ export async function showList(main: HTMLElement): Promise<void> {
     const page = await api.list({ text, own, before: older ? next : undefined }, mineToo.signal);
     if (mineToo.signal.aborted) return;
     document.getElementById("viewer")!.textContent = page.viewer.who;
+    // The page refreshes itself: what is the same is left alone, and who reads or stands on a row goes on.
+    const now = older ? "" : JSON.stringify([page, pictures]);
+    if (now && now === shown) return;
+    shown = now;
+    const on = (document.activeElement?.closest("tr[data-id], tr[data-first]") as HTMLElement | null)?.dataset;
     if (!older) {
       replace(rows);
       live = false;
+      fold = undefined;
     }
-    if (!older) fold = undefined;
     for (const r of page.recordings) {
       const tr = row(r);
-      fold = fold?.takes(r) ? fold : new Fold(r);
+      fold = fold?.takes(r) ? fold : new Fold(r, unfolded);
       fold.add(rows, tr, r);
-      if (pictures) inView.observe(tr);
+      if (pictures) {
+        const had = keptThumb(r.id, r.size);
+        if (had) show(tr, had);
+        else if (r.pty) inView.observe(tr);
+      }
       live ||= r.live;
     }
+    if (on) rows.querySelector<HTMLElement>(on.id ? `tr[data-id="${CSS.escape(on.id)}"] a` : `tr[data-first="${CSS.escape(on.first!)}"] button`)?.focus({ preventScroll: true });
     next = page.next;
     more.hidden = !next;
     table.hidden = rows.childElementCount === 0;
-    note.textContent = rows.childElementCount > 0 ? "" :
-      text ? "Nothing matches. Every word must occur in the person, host, local user, command or id; what was on the screens is under Search." :
-      own ? "Nothing of yours has been recorded." : "There is nothing here that you may see yet.";
+    sealed.hidden = !page.sealed;
+    sealed.textContent = page.sealed ? `${page.sealed === 1 ? "1 sealed recording was" : `${page.sealed} sealed recordings were`} not looked into: commands and files of those are readable with a key only.` : "";
+    if (rows.childElementCount > 0) replace(note);
+    else if (text) replace(note, h("p", null, "Nothing matches."), h("p", { class: "hint" }, "Every word must occur in the person, host, local user, command or id. ", h("a", { href: `${api.base}/search?q=${encodeURIComponent(text)}` }, "Look for it on the screens"), " instead."));
+    else if (own) replace(note, h("p", null, "Nothing of yours has been recorded."), h("p", { class: "hint" }, "What you do with ", h("code", null, "tssh HOST"), " is here from its first second on."));
+    else replace(note, h("p", null, "There is nothing here that you may see yet."), h("p", { class: "hint" }, "Sessions are listed as soon as they begin: try ", h("code", null, "tssh HOST"), ". Your own you may always see; whose else is in the policy."));
   }
 
   function refilter() {
@@ -69,12 +97,15 @@ export async function showList(main: HTMLElement): Promise<void> {
     history.replaceState(null, "", p.size ? `${api.base}/?${p}` : `${api.base}/`);
     mine.setAttribute("aria-pressed", String(own));
     all.setAttribute("aria-pressed", String(!own));
+    bar.set(text);
     run(load(false));
   }
 
   function run(work: Promise<void>) {
     work.catch((err) => {
-      if (err?.name !== "AbortError") note.textContent = err instanceof Error ? err.message : String(err);
+      if (err?.name === "AbortError") return;
+      shown = ""; // whatever comes next is shown
+      replace(note, h("p", null, err instanceof Error ? err.message : String(err)));
     });
   }
 
@@ -111,14 +142,15 @@ export async function showList(main: HTMLElement): Promise<void> {
     }
   });
 
+  bar.set(text);
   await load(false);
   document.title = "Recordings";
   replace(main, h("section", { class: "listing" }, h("h1", { class: "unseen" }, "Recordings"),
     h("div", { class: "tools" }, box, h("div", { class: "switch", role: "group", "aria-label": "whose" }, all, mine), pics),
-    table, note, more));
+    bar.el, table, note, sealed, more));
   window.setInterval(() => {
     // Only the first page is refreshed: reading further down must not be disturbed.
-    if (live && !document.hidden && !text && rows.childElementCount <= 100) run(load(false));
+    if (live && !document.hidden && rows.querySelectorAll("[data-id]").length <= FIRST) run(load(false));
   }, REFRESH);
 }
 
@@ -127,12 +159,21 @@ export async function showList(main: HTMLElement): Promise<void> {
 class Fold {
   private rows: HTMLElement[] = [];
   private head: HTMLElement | undefined;
-  private open = false;
   private hosts = new Set<string>();
   private as = new Set<string>();
   private failed = 0;
 
-  constructor(private first: api.Summary) {}
+  constructor(private first: api.Summary, private unfolded: Set<string>) {}
+
+  private get open(): boolean {
+    return this.rows.some((r) => this.unfolded.has(r.dataset.id!));
+  }
+
+  private toggle(): void {
+    if (this.open) for (const r of this.rows) this.unfolded.delete(r.dataset.id!);
+    else for (const r of this.rows) this.unfolded.add(r.dataset.id!);
+    this.draw();
+  }
 
   takes(r: api.Summary): boolean {
     const f = this.first;
@@ -153,10 +194,10 @@ class Fold {
     const f = this.first;
     const where = this.as.size === 1 && this.hosts.size === 1 ? ` as ${f.local_user} on ${f.host}` : this.hosts.size === 1 ? ` on ${f.host}` : ` on ${this.hosts.size} hosts`;
     const failed = this.failed > 0 ? h("span", { class: "badge bad" }, `${this.failed} failed`) : null;
-    const button = h("button", { type: "button", "aria-expanded": String(this.open), on: { click: () => { this.open = !this.open; this.draw(); } } },
+    const button = h("button", { type: "button", "aria-expanded": String(this.open), on: { click: () => this.toggle() } },
       `${this.rows.length} commands and copies of ${f.who || f.src}${where}`);
     const focused = this.head?.contains(document.activeElement);
-    const head = h("tr", { class: "fold" }, h("td", { colspan: "6" }, button, " ", failed));
+    const head = h("tr", { class: "fold", "data-first": f.id }, h("td", { colspan: "6" }, button, " ", failed));
     if (this.head) this.head.replaceWith(head);
     else this.rows[0].before(head);
     this.head = head;
@@ -165,17 +206,15 @@ class Fold {
   }
 }
 
-function picture(row: HTMLElement, s: api.LastScreen): void {
-  if (s.lines.length === 0) return;
-  const tall = Math.max(0, s.lines.length - 12);
-  row.querySelector(".what")?.append(h("pre", { class: "thumb", "aria-label": "last screen" }, s.lines.slice(tall).map((l) => l.slice(0, 100)).join("\n")));
+function show(row: HTMLElement, picture: HTMLElement | undefined): void {
+  if (picture) row.querySelector(".what")?.append(picture);
 }
 
 function row(r: api.Summary): HTMLElement {
   const href = `${api.base}/r/${encodeURIComponent(r.id)}`;
   const what = r.type === "exec" ? h("code", { title: r.command }, r.command || (r.sealed ? "a command (sealed)" : "a command")) :
     h("span", { class: "kind" }, r.type === "shell" ? "shell" : r.type === "sftp" ? "files" : "nothing");
-  const tr = h("tr", { "data-id": r.id },
+  const tr = h("tr", { "data-id": r.id, "data-size": r.size, "data-sealed": r.sealed },
     h("td", { class: "who" }, h("a", { href }, r.who || r.src), r.src ? h("small", null, `from ${r.src}`) : null),
     h("td", { class: "where" }, h("span", { class: "as" }, r.local_user), h("span", { class: "at" }, "@"), h("span", { class: "host" }, r.host)),
     h("td", { class: "what" }, what, r.channels > 1 ? h("small", null, `and ${r.channels - 1} more`) : null),

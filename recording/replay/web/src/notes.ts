@@ -136,9 +136,11 @@ export class Notes {
       text: `${c.text || "(empty)"}${c.source === "guess" ? " (a guess)" : ""}${c.signal ? ` \u2192 SIG${c.signal}` : c.exit !== undefined ? ` \u2192 exit ${c.exit}` : ""}`,
     }));
     for (const m of this.t?.marks ?? []) {
+      if (watched(m)) continue;
       const lane = m.kind === "file" || m.kind === "forward" ? m.kind : "event";
       marks.push({ t: m.t, end: m.end, ch: m.ch, lane, kind: m.failed ? "refused" : m.kind, text: lane === "event" ? `${m.kind}: ${m.text}` : m.text });
     }
+    marks.push(...watchers(this.t?.marks ?? []));
     this.hooks.ticks(marks, this.hits.map((l) => l.t));
   }
 
@@ -192,4 +194,15 @@ export class Notes {
     }
     if (t.until) add(this.body, h("p", { class: "dim" }, `Text that came after ${clock(t.until)} is not here; the player has it.`));
   }
+}
+
+const watched = (m: api.Mark) => m.kind === "note" && m.text.startsWith("watched ");
+
+// watchers makes stretches of what the host noted each time that somebody came or went: each lasts until the next note.
+function watchers(marks: api.Mark[]): Tick[] {
+  const notes = marks.filter(watched);
+  return notes.flatMap((m, i) => {
+    const names = /^watched this session is (watched by .*)$/.exec(m.text);
+    return names ? [{ t: m.t, end: notes[i + 1]?.t, lane: "watcher", kind: "watcher", text: names[1] }] : [];
+  });
 }

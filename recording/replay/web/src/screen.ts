@@ -3,6 +3,7 @@
 
 import { Terminal } from "@xterm/xterm";
 import { h } from "./dom";
+import { MONO, THEME } from "./theme";
 import type { View } from "./view";
 import type { Happening, Keyframe } from "./api";
 
@@ -30,10 +31,8 @@ export class Screen implements View {
       cursorInactiveStyle: "block",
       scrollback: 0,
       fontSize: 14,
-      fontFamily: 'ui-monospace, "SF Mono", "Cascadia Mono", "DejaVu Sans Mono", Menlo, Consolas, monospace',
-      theme: { background: "#14161c", foreground: "#d8dbe2", cursor: "#8fb3ff", selectionBackground: "#3b4a6b",
-        black: "#1d2029", red: "#f0717a", green: "#8cc98a", yellow: "#e3c078", blue: "#7aa8f0", magenta: "#c695e0", cyan: "#74c7cf", white: "#c9ccd4",
-        brightBlack: "#6a7080", brightRed: "#ff8b92", brightGreen: "#a8e0a5", brightYellow: "#f5d695", brightBlue: "#9cc0ff", brightMagenta: "#dcb0f2", brightCyan: "#95dfe6", brightWhite: "#f2f4f8" },
+      fontFamily: MONO,
+      theme: THEME,
       linkHandler: { activate: () => {} },
       windowOptions: {},
     });

@@ -290,12 +290,13 @@ await step("lanes say what happened, to the pointer and to the keyboard", async 
   const lane = (name) => admin.locator(`.lane[data-lane="${name}"]`);
   await lane("forward").waitFor();
   const counts = await admin.locator(".lane").evaluateAll((all) => Object.fromEntries(all.map((x) => [x.dataset.lane, x.dataset.count])));
-  assert.deepEqual(counts, { command: "4", file: "5", forward: "3", event: "3" });
+  assert.deepEqual(counts, { command: "4", file: "5", forward: "3", event: "3", watcher: "1" });
   const box = await lane("forward").boundingBox();
   await admin.mouse.move(box.x + box.width * 0.3, box.y + 8);
   await until(async () => assert.match(await admin.locator(".tip").innerText(), /open local db1:5432 from 127.0.0.1:40022, 1 min \d+ s/));
   await shot(admin, "lanes");
   await admin.mouse.move(box.x, 10);
+  assert.match(await lane("watcher").getAttribute("aria-valuetext"), /watched by bob@example.com, 2\d s, 1 of 1/);
   await lane("command").focus();
   await admin.keyboard.press("End");
   await until(async () => assert.match(await lane("command").getAttribute("aria-valuetext"), /deploy\.sh \u2192 exit 1, 45 s, 4 of 4/));
@@ -369,8 +370,62 @@ await step("neighbours without a terminal are folded; pictures on request", asyn
   await admin.keyboard.press("Enter");
   await until(async () => assert.equal(await hidden(), 0));
   await admin.getByRole("button", { name: "Pictures" }).click();
-  await until(async () => assert.match(await admin.locator(`tr[data-id="${ids.shell}"] .thumb`).innerText(), /all-good-again/));
+  const picture = admin.locator(`tr[data-id="${ids.shell}"] .thumb canvas`);
+  await picture.waitFor();
+  assert.match(await picture.getAttribute("aria-label"), /last screen, which ends with deploy@web:~\$ exit/);
+  // How many pixels are green rather than grey: the prompt's colour is in the picture.
+  const green = await picture.evaluate((c) => {
+    const d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
+    let n = 0;
+    for (let i = 0; i < d.length; i += 4) if (d[i + 1] > d[i] + 30 && d[i + 1] > d[i + 2] + 30) n++;
+    return n;
+  });
+  assert.ok(green > 100, `${green} green pixels`);
   await shot(admin, "pictures");
+});
+
+await step("a list that refreshes itself leaves alone who stands in it", async () => {
+  await admin.goto(`${input.admin}/?pics=1`);
+  const picture = await admin.locator(`tr[data-id="${ids.shell}"] .thumb canvas`).elementHandle();
+  await admin.locator(".fold button").click();
+  await admin.locator(`tr[data-id="${ids.shell}"] a`).focus();
+  // One that runs gets longer with each look.
+  let n = 0;
+  await admin.route("**/api/recordings?*", async (r) => {
+    const page = await (await r.fetch()).json();
+    page.recordings[0].duration += ++n;
+    await r.fulfill({ json: page });
+  });
+  await until(async () => assert.ok(n >= 2, "it does not refresh itself"));
+  await until(async () => assert.equal(await admin.locator("tr[data-id]").first().locator(".long").evaluate((e) => e.firstChild.textContent !== "1 min 4 s"), true));
+  assert.equal(await admin.evaluate(() => document.activeElement.closest("tr")?.dataset.id), ids.shell);
+  assert.equal(await admin.locator(".fold button").getAttribute("aria-expanded"), "true");
+  assert.ok(await picture.evaluate((c) => c.isConnected), "the picture was made again");
+  await admin.unroute("**/api/recordings?*");
+});
+
+await step("the usual filters are buttons; what a filter cannot look into is said", async () => {
+  await admin.goto(`${input.admin}/`);
+  await rows(admin).first().waitFor();
+  const chip = (name) => admin.getByRole("button", { name });
+  await chip("In a terminal").click();
+  await chip("Failed").click();
+  await until(async () => assert.equal(await admin.locator("#filter").inputValue(), "is:interactive exit:!0"));
+  await until(async () => assert.deepEqual((await rows(admin).evaluateAll((r) => r.map((x) => x.dataset.id))).sort(), [ids.lanes, ids.nasty].sort()));
+  await chip("Last day").click();
+  await chip("Last week").click();
+  await until(async () => assert.equal(await admin.locator("#filter").inputValue(), "is:interactive exit:!0 after:168h"));
+  assert.deepEqual(await admin.locator('.chip[aria-pressed="true"]').allInnerTexts(), ["In a terminal", "Failed", "Last week"]);
+  await chip("Failed").click();
+  await until(async () => assert.doesNotMatch(admin.url(), /exit/));
+  await chip("More").click();
+  assert.match(await admin.locator("dialog.help").innerText(), /path:\s+part of the path of a file/);
+  await admin.keyboard.press("Escape");
+  await admin.fill("#filter", "cmd:nobody-ran-this");
+  await until(async () => assert.match(await admin.locator(".sealednote").innerText(), /^1 sealed recording was not looked into/));
+  await shot(admin, "empty");
+  await admin.fill("#filter", "host:web");
+  await admin.locator(".sealednote").waitFor({ state: "hidden" });
 });
 
 await step("a shared page plays from a file, offline, and carries the recording", async () => {
