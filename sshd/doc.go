@@ -94,6 +94,10 @@
 //	 "keep":{how it is recorded},"key":policy.Decision.Key,"slot":TEXT,"section":TEXT,"rule":N,
 //	 "minor":N,"asks":{"CHANNEL":[{"kind":TEXT,"target":TEXT}]},"ttys":{"CHANNEL":"/dev/pts/N"}}
 //
+// A file of another version, as after a downgrade, is not understood: its process is killed, its
+// recording finished, and the log says why. So are the words for a process that comes back with
+// another version of the table; one with a larger minor goes on, and is not sent what is newer.
+//
 // START is field 22 of /proc/PID/stat, so that a number that was given out again is not
 // taken for the process it was. A new monitor takes over every file whose process lives,
 // evaluates it at once, and waits on RunDir/resume.sock, a SOCK_SEQPACKET socket anybody

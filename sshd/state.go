@@ -54,7 +54,13 @@ type stateFile struct {
 	TTYs    map[uint32]string `json:"ttys,omitempty"`
 }
 
-const maxStateFile = 16 << 20
+const (
+	maxStateFile = 16 << 20
+	stateVersion = 1
+)
+
+// errOtherVersion is about a session of another tsshd's, after a downgrade as a rule.
+var errOtherVersion = errors.New("session of another version of tsshd")
 
 func (s *Server) connsDir() string   { return filepath.Join(s.cfg.RunDir, "conns") }
 func (s *Server) socketPath() string { return filepath.Join(s.cfg.RunDir, "resume.sock") }
@@ -77,7 +83,7 @@ func (l *link) saveStateLocked() error {
 		return nil
 	}
 	g := l.grant
-	b, err := json.Marshal(stateFile{Version: 1, ID: l.id, PID: l.proc.pid, Start: l.proc.start, Token: hex.EncodeToString(l.token[:]),
+	b, err := json.Marshal(stateFile{Version: stateVersion, ID: l.id, PID: l.proc.pid, Start: l.proc.start, Token: hex.EncodeToString(l.token[:]),
 		User: g.user, UID: g.account.UID, GID: g.account.GID, SrcID: l.src.ID, SrcName: l.src.Name, SrcUser: l.src.User, SrcTags: l.src.Tags,
 		SrcAddr: l.srcAddr, DstAddr: l.dstAddr, Remote: l.remote, Local: l.local, Client: l.client, Shell: g.account.Shell, Began: l.began,
 		Key: g.decision.Key(), Slot: l.slot, Section: g.decision.Section, Rule: g.decision.Rule,
@@ -178,12 +184,24 @@ func (s *Server) finishOrphans() error {
 // killed: a session that nobody records and nobody can revoke must not go on.
 func (s *Server) takeOver(name string) error {
 	st, err := readState(name)
+	if errors.Is(err, errOtherVersion) {
+		// Number and start of the process have been in every version's.
+		if p, herr := holdProcess(st.PID, st.Start); herr == nil {
+			p.kill(true)
+			p.letGo()
+			s.cfg.Log.Warn("a session ends: it is of another version of tsshd", "session", st.ID, "pid", st.PID, "err", err)
+		}
+	}
 	if err != nil {
 		return err
 	}
 	p, err := holdProcess(st.PID, st.Start)
 	if err != nil {
 		return err
+	}
+	if st.Minor > control.Minor {
+		// What is newer is only what the monitor may send; it does not.
+		s.cfg.Log.Info("session of a newer tsshd", "session", st.ID, "minor", st.Minor, "own", control.Minor)
 	}
 	fail := func(err error) error {
 		p.kill(true)
@@ -248,7 +266,10 @@ func readState(name string) (stateFile, error) {
 	if err := json.Unmarshal(b, &st); err != nil {
 		return st, fmt.Errorf("state: %s: %w", filepath.Base(name), err)
 	}
-	if st.Version != 1 || st.ID != strings.TrimSuffix(filepath.Base(name), ".json") || st.PID <= 1 {
+	if st.Version != stateVersion && st.PID > 1 {
+		return st, fmt.Errorf("%w: state %d, this daemon knows %d", errOtherVersion, st.Version, stateVersion)
+	}
+	if st.Version != stateVersion || st.ID != strings.TrimSuffix(filepath.Base(name), ".json") || st.PID <= 1 {
 		return st, fmt.Errorf("state: %s is not one of ours", filepath.Base(name))
 	}
 	return st, nil
@@ -259,7 +280,7 @@ func left(runDir string) map[string]*process {
 	out := map[string]*process{}
 	files, _ := filepath.Glob(filepath.Join(runDir, "conns", "*.json")) // the pattern is good
 	for _, f := range files {
-		if st, err := readState(f); err == nil {
+		if st, err := readState(f); err == nil || errors.Is(err, errOtherVersion) {
 			if p, err := holdProcess(st.PID, st.Start); err == nil {
 				out[f] = p
 			}
@@ -346,7 +367,13 @@ func (s *Server) comeBack(nc *net.UnixConn) {
 	}
 	l := s.claim(ctl, r)
 	if l == nil {
-		_ = ctl.Send(control.Message{Type: control.Resumed, N: m.N, Body: &control.ResumedMsg{Say: sayMonitorChanged}}, nil)
+		say := sayMonitorChanged
+		if r.Version != control.Version {
+			say = sayOtherVersion
+			cred, _ := ctl.Peer() // it was looked at above
+			s.cfg.Log.Warn("a session ends: it speaks another version of the table of messages", "session", r.ID, "pid", cred.Pid, "version", r.Version, "own", control.Version)
+		}
+		_ = ctl.Send(control.Message{Type: control.Resumed, N: m.N, Body: &control.ResumedMsg{Say: say}}, nil)
 		ctl.Close()
 		return
 	}

@@ -478,3 +478,54 @@ func TestNothingLeft(t *testing.T) {
 		return err != nil || strings.TrimSpace(string(b)) == ""
 	})
 }
+
+// TestOtherVersion puts a daemon in the place of a newer one, whose state it cannot read: the
+// session ends, its recording is finished, and the log says why. Where only what the monitor may
+// send is newer, it goes on.
+func TestOtherVersion(t *testing.T) {
+	r := newRig(t, usual())
+	d := r.daemon()
+	cl := d.client(account(t).Username)
+	run := start(t, cl, false, "cat")
+	rewrite := func(old, by string) {
+		t.Helper()
+		name := filepath.Join(r.Dir, "run/conns", r.states()[0].ID+".json")
+		b, err := os.ReadFile(name)
+		if err == nil && !bytes.Contains(b, []byte(old)) {
+			t.Fatalf("no %s in %s", old, b)
+		}
+		if err == nil {
+			err = os.WriteFile(name, bytes.Replace(b, []byte(old), []byte(by), 1), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	logged := func(words string) bool {
+		b, _ := os.ReadFile(filepath.Join(r.Dir, "log"))
+		return bytes.Contains(b, []byte(words))
+	}
+	d.kill()
+	rewrite(fmt.Sprintf(`"minor":%d`, control.Minor), `"minor":99,"newer":true`)
+	d = r.daemon()
+	r.until("it is back", func() bool { return logged("session is back") })
+	fmt.Fprintln(run.in, "on")
+	r.until("the session goes on", func() bool { return run.out.String() == "on\n" })
+	if !logged("session of a newer tsshd") {
+		t.Error("the log does not say that it is newer")
+	}
+	pid := r.states()[0].PID
+	d.kill()
+	rewrite(`"version":1`, `"version":2`)
+	d = r.daemon()
+	r.until("the session ends", func() bool { return !alive(pid) })
+	<-run.done
+	if k := r.recordings(1)[0]; k.end.Cause != "lost" || k.bytes(1, recording.KindOutput) != "on\n" {
+		t.Errorf("end %+v", k.end)
+	}
+	r.until("the state goes", func() bool { return len(r.states()) == 0 })
+	if !logged("a session ends: it is of another version of tsshd") {
+		t.Error("the log does not say why it ended")
+	}
+	_ = d
+}

@@ -50,6 +50,7 @@ const (
 	sayNoSFTP         = "this account has no shell that file transfer could be served for"
 	sayOverseer       = "an administrator"
 	sayMonitorChanged = "this connection is not known to the host's daemon any more"
+	sayOtherVersion   = "the daemon of this host is of another version now, which cannot go on with this session; connect again"
 )
 
 // sayWatched is for the person whose session is watched.
