@@ -27,6 +27,7 @@ type command struct {
 	quiet      bool
 	noCommand  bool // -N
 	noInput    bool // -n
+	subsystem  bool // -s: remote names one
 	stream     string
 	forwards   []forward
 	escape     byte // 0: none
@@ -120,6 +121,9 @@ func parse(args []string) (*command, error) {
 	}
 	if c.background && !c.noCommand && c.remote == "" && c.stream == "" {
 		return nil, sshUsage("-f goes to the background with a command or with -N, and neither was given")
+	}
+	if c.subsystem && (c.remote == "" || c.noCommand) {
+		return nil, sshUsage("-s needs the name of a subsystem behind the host, as sftp")
 	}
 	if c.noCommand && c.remote != "" {
 		return nil, sshUsage("-N runs no command, and one was given")
@@ -228,13 +232,11 @@ func (c *command) options(arg string, rest []string) ([]string, error) {
 			c.show = true
 		case 'g':
 			c.gateway = true
-		case 'X', 'Y':
-			return nil, sshUsage("-%c: X11 is forwarded by the stock client, ssh -%c HOST; tssh config --install makes it use the mesh", letter, letter)
-		case 'J':
-			return nil, sshUsage("-J: the mesh reaches every host directly, so there is no host to jump over")
-		case '4', '6', 'x', 'C', 'k', 'K':
+		case 's':
+			c.subsystem = true
+		case '4', '6', 'x', 'C', 'k', 'K', 'y':
 			// Meant for ssh's own transport or for X11, which the mesh or the host decides.
-		case 'l', 'p', 'e', 'o', 'W', 'L', 'R', 'D', 'i', 'F', 'S', 'c', 'm':
+		case 'l', 'p', 'e', 'o', 'W', 'L', 'R', 'D', 'i', 'F', 'S', 'c', 'm', 'I':
 			v, err := value()
 			if err == nil {
 				err = c.valued(letter, v)
@@ -243,7 +245,7 @@ func (c *command) options(arg string, rest []string) ([]string, error) {
 				return nil, err
 			}
 		default:
-			return nil, sshUsage("unknown option -%c", letter)
+			return nil, onlySSH(string(letter))
 		}
 	}
 	return rest, nil
@@ -287,11 +289,11 @@ func (c *command) valued(letter byte, v string) error {
 			return err
 		}
 		c.forwards = append(c.forwards, f)
-	case 'i', 'c', 'm':
+	case 'i', 'c', 'm', 'I':
 		// Scripts pass them: keys play no part, and the connection's algorithms are tssh's own.
 	case 'F', 'S':
 		if v != "none" && v != "/dev/null" {
-			return sshUsage("-%c is of no use here: tssh reads no ssh_config and shares no connections (-%c none is taken)", letter, letter)
+			return onlySSH(string(letter))
 		}
 	}
 	return nil
@@ -384,11 +386,19 @@ func (c *command) option(k, v string) error {
 	case "localforward", "remoteforward", "dynamicforward":
 		// In a file the two sides have a blank between them.
 		return c.valued(strings.ToUpper(k)[0], strings.Join(strings.Fields(v), ":"))
+	case "proxyjump", "proxycommand":
+		if !strings.EqualFold(v, "none") {
+			return onlySSH(k)
+		}
+	case "forwardx11", "forwardx11trusted":
+		if v == "yes" {
+			return onlySSH(k)
+		}
 	case "loglevel":
 		c.quiet = strings.EqualFold(v, "quiet") || strings.EqualFold(v, "fatal") || strings.EqualFold(v, "error")
 	case "batchmode", "stricthostkeychecking", "userknownhostsfile", "globalknownhostsfile", "updatehostkeys", "checkhostip", "identitiesonly", "identityfile",
 		"passwordauthentication", "kbdinteractiveauthentication", "pubkeyauthentication", "preferredauthentications", "compression", "controlmaster", "controlpath",
-		"controlpersist", "forwardx11", "forwardx11trusted", "streamlocalbindmask", "permitlocalcommand", "numberofpasswordprompts", "gssapiauthentication", "tcpkeepalive", "visualhostkey", "hashknownhosts",
+		"controlpersist", "streamlocalbindmask", "permitlocalcommand", "numberofpasswordprompts", "gssapiauthentication", "tcpkeepalive", "visualhostkey", "hashknownhosts",
 		"addkeystoagent", "addressfamily", "canonicalizehostname", "ciphers", "connectionattempts", "fingerprinthash", "hostkeyalgorithms", "identityagent", "ipqos",
 		"kexalgorithms", "macs", "pubkeyacceptedalgorithms", "pubkeyacceptedkeytypes", "rekeylimit", "verifyhostkeydns", "challengeresponseauthentication", "nohostauthenticationforlocalhost":
 		// Scripts pass these to ssh. Keys and passwords play no part, and host keys are

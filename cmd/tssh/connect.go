@@ -185,6 +185,9 @@ func (a *app) session(cl *ssh.Client, c *command, fw *ssh.Forwards, notice func(
 		}
 	}
 	s := ssh.Session{Command: c.remote, Env: a.environment(c), Agent: c.agent, Stdin: in, Stdout: a.out, Stderr: a.err, Notice: notice, Open: fw.Open}
+	if c.subsystem {
+		s.Command, s.Subsystem = "", c.remote
+	}
 	term, isTerm := ssh.OpenTerminal(a.in)
 	if c.noInput {
 		isTerm = false

@@ -37,6 +37,45 @@ func usage(format string, a ...any) *mistake {
 	return &mistake{words: fmt.Sprintf(format, a...), hint: "tssh help", status: statusUsage}
 }
 
+// onlySSH is about an option of ssh's, a letter or a keyword, that tssh does not take: why, and
+// what to do instead.
+func onlySSH(option string) error {
+	const install = ", once tssh config --install made it use the mesh"
+	words, hint := "", ""
+	if len(option) > 1 {
+		option = strings.ToLower(option)
+	}
+	switch option {
+	case "J", "proxyjump", "proxycommand":
+		words = "the mesh reaches every host directly, so there is no host to jump over"
+		hint = "leave it out: tssh HOST; a host that is not in the mesh is reached with ssh -J JUMP HOST" + install
+	case "X", "Y", "forwardx11", "forwardx11trusted":
+		words, hint = "X11 is forwarded by the stock client", "ssh -X HOST"+install
+	case "F":
+		words, hint = "tssh reads no ssh_config (-F none is taken)", "give its options on the command line; or ssh -F FILE HOST"+install
+	case "S", "M", "O":
+		words, hint = "tssh shares no connection between commands (-S none is taken)", "leave it out, a login takes a few milliseconds; or ssh -"+option+" HOST"+install
+	case "b", "B":
+		words, hint = "the mesh chooses the way and the addresses by itself", "leave it out; tssh ping HOST shows the way"
+	case "E":
+		words, hint = "what tssh says of itself is on standard error", "tssh HOST 2>FILE"
+	case "w":
+		words, hint = "tunnel devices are not forwarded: the mesh is the tunnel", "tssh -L, -R and -D forward what is not in it"
+	case "Q", "P":
+		words, hint = "this is about the configuration and algorithms of the stock client", "ssh -"+option
+	default:
+		m := usage("unknown option -%s", option)
+		m.status = statusNoSession
+		return m
+	}
+	m := usage("-%s: %s", option, words).withHint(hint)
+	if len(option) > 1 {
+		m.words = "-o " + option + ": " + words
+	}
+	m.status = statusNoSession
+	return m
+}
+
 func (m *mistake) withHint(h string) *mistake { m.hint = h; return m }
 
 // complain prints the error and gives the exit status.
@@ -154,6 +193,7 @@ Options of a login:
   -A           forward the ssh agent          -e CHAR      escape character, or none (default ~)
   -o KEY=VALUE an option of ssh_config        -p PORT      another port
   -q, -v       say less, say more             -f           to the background when connected
+  -s           the command is a subsystem     (docs/clients.md: what else of ssh's is taken)
   --socket PATH  another node's socket (with every verb); --json where data is printed
 "tssh -- NAME" is a host called like a verb. Exit status: the remote program's, or 255 and a
 line "tssh: error: WORDS [CODE]".

@@ -87,5 +87,9 @@ is '-A' "$($t -A $to 'ssh-add -L' | awk '{print $3}') [$($t -a $to 'echo "$SSH_A
 echo >&9
 # Others with tssh in the place of ssh.
 rsync -a -e "$t" tree/sub/ $to:by-rsync-tssh/; diff -r tree/sub "$FAR/by-rsync-tssh" || die 'rsync -e tssh'; ok 'rsync -e tssh'
+printf '#!/bin/sh\nexec %s "$@"\n' "$t" >as-ssh; chmod 755 as-ssh
+printf 'put %s by-sftp-tssh\nget by-sftp-tssh back-sftp\n' "$BIN" | sftp -q -b - -S "$PWD/as-ssh" $to >/dev/null || die 'sftp -S tssh'
+same 'sftp -S tssh' "$BIN" back-sftp
+scp -q -S "$PWD/as-ssh" "$BIN" $to:by-scp-tssh || die 'scp -S tssh'; scp -q -S "$PWD/as-ssh" $to:by-scp-tssh back-scp; same 'scp -S tssh' "$BIN" back-scp
 $t $to git init -q --bare by-tssh.git; git init -q g; cp "$BIN" g/bin; git -C g add bin; git -C g -c user.name=t -c user.email=t@example.com commit -qm one
 GIT_SSH_COMMAND="$t" git -C g push -q $to:by-tssh.git HEAD:main; GIT_SSH_COMMAND="$t" git clone -q -b main $to:by-tssh.git g2; same 'git over tssh' "$BIN" g2/bin
