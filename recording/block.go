@@ -168,6 +168,33 @@ func makeBlock(h *header, prev [32]byte, payload []byte) []byte {
 	return append(append(make([]byte, 0, headerSize+len(payload)), b[:]...), payload...)
 }
 
+// WholeBlocks is how much of b, which begins with a block, or with the file where start is set, are
+// whole blocks (and what follows the last), by what their headers say.
+func WholeBlocks(b []byte, start bool) int {
+	n := 0
+	if start {
+		n = len(fileMagic)
+	}
+	for n <= len(b) {
+		h, err := decodeHeader(b[n:])
+		if err != nil {
+			break
+		}
+		next := n + headerSize + int(h.stored)
+		if h.typ == blockIndex {
+			next += trailerSize
+		}
+		if next > len(b) {
+			break
+		}
+		n = next
+	}
+	if n > len(b) || start && n == len(fileMagic) {
+		return 0
+	}
+	return n
+}
+
 // Screen is one terminal in a keyframe.
 type Screen struct {
 	Channel    uint32

@@ -176,6 +176,9 @@ func (v *Verifier) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// DropRest forgets what came after the last whole block; the next bytes are expected at Offset.
+func (v *Verifier) DropRest() { v.buf = nil }
+
 // place is where the next block goes.
 type place struct {
 	off  int64

@@ -1,6 +1,7 @@
 package ship
 
 import (
+	"bytes"
 	"crypto"
 	"encoding/json"
 	"errors"
@@ -119,7 +120,10 @@ func readBody(w http.ResponseWriter, req *http.Request, most int64) (data []byte
 	if err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return nil, http.StatusInternalServerError
 	}
-	data, err = io.ReadAll(http.MaxBytesReader(w, req.Body, most))
+	// What is announced is room only up to what hosts send: it has not come yet.
+	body := bytes.NewBuffer(make([]byte, 0, max(0, min(req.ContentLength, firstChunk))+bytes.MinRead))
+	_, err = body.ReadFrom(http.MaxBytesReader(w, req.Body, most))
+	data = body.Bytes()
 	if tooLong := (*http.MaxBytesError)(nil); errors.As(err, &tooLong) {
 		return nil, http.StatusRequestEntityTooLarge
 	}

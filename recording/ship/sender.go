@@ -22,7 +22,7 @@ import (
 const (
 	look        = time.Second      // between looks at the spool
 	touchEvery  = 30 * time.Second // a recording that does not grow is reported as often
-	firstChunk  = 512 << 10        // of an append; more only where one block is larger
+	firstChunk  = 1 << 20          // of an append; more only where one block is larger
 	atOnce      = 4                // recordings sent side by side
 	requestTime = time.Minute      // of one append, whole
 	firstWait   = time.Second      // after trouble; doubles
@@ -304,6 +304,9 @@ func (s *Sender) advance(ctx context.Context, it recording.Progress, p *progress
 		if m, err := f.ReadAt(buf[:n], p.acked); m < n {
 			return &refused{0, fmt.Sprintf("the spool gives %d of %d bytes at %d: %v", m, n, p.acked, err)}
 		}
+		if whole := recording.WholeBlocks(buf[:n], p.acked == 0); whole > 0 {
+			n = whole // half a block would be sent, and thrown away there
+		}
 		ack, err := s.call(ctx, http.MethodPut, it.ID, p.acked, buf[:n])
 		if errors.Is(err, errElsewhere) && !again {
 			// It was sent something else meanwhile, or came back without its last bytes.
@@ -323,7 +326,7 @@ func (s *Sender) advance(ctx context.Context, it recording.Progress, p *progress
 			return &refused{http.StatusConflict, fmt.Sprintf("it has %d bytes after an append of %d at %d", ack.Acked, n, p.acked)}
 		}
 		p.acked, complete = ack.Acked, ack.Complete
-		if moved > 0 {
+		if whole := complete && it.Final && p.acked == it.Durable; moved > 0 && !whole { // then it is freed at once
 			if err := s.cfg.Spool.Acked(it.ID, p.acked, false); err != nil {
 				s.cfg.Log.Error("spool did not note an acknowledgement", "recording", it.ID, "err", err)
 			}
