@@ -67,10 +67,18 @@ type setup struct {
 	Limits   sshd.Limits
 	Spool    string // DIR/spool unless set
 	SpoolMax int64  // bytes of it
+	SealTo   string // recipients of its recordings; none: they are not sealed
 	SpoolLow int64  // from which on only what must be is recorded
 	Recorder bool   // a recorder takes what is in the spool while the file DIR/recorder is there
 	Addr     string // where the daemon listens
 	FallThru string // the host's own server
+}
+
+func (s setup) sealTo() (*recording.Recipients, error) {
+	if s.SealTo == "" {
+		return nil, nil
+	}
+	return recording.ParseRecipients(s.SealTo)
 }
 
 // databases are stand-ins, where the test has put them.
@@ -127,7 +135,7 @@ func monitor(s setup, daemon bool) error {
 	if spoolDir == "" {
 		spoolDir = filepath.Join(s.Dir, "spool")
 	}
-	spool, err := recording.OpenSpool(recording.SpoolConfig{Dir: spoolDir, MinFree: 1, MaxBytes: s.SpoolMax, Low: s.SpoolLow,
+	spool, err := recording.OpenSpool(recording.SpoolConfig{Dir: spoolDir, MinFree: 1, MaxBytes: s.SpoolMax, SealTo: s.sealTo, Low: s.SpoolLow,
 		Keyframer: func(c, r int) recording.Keyframer { return term.New(c, r) }, Log: log})
 	if err != nil {
 		return err
