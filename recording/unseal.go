@@ -293,6 +293,10 @@ func (v *Verifier) keyBlock(h header, payload []byte) error {
 	return nil
 }
 
+// SealedTo says whether the recording is a sealed one, and whom its last key block names: nobody
+// before the first. Whether the key in it is theirs only they can know.
+func (v *Verifier) SealedTo() (sealed bool, to []string) { return v.sealed, v.sealedTo }
+
 func (v *Verifier) outline(h header, payload []byte) error {
 	events, err := outlineEvents(payload)
 	if err != nil || !v.sealed {

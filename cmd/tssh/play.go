@@ -187,7 +187,7 @@ func playRaw(tr track, opt playOptions, w io.Writer, timed bool) error {
 
 // verifyCommand is `tssh verify FILE [--json] [--hub-key KEY] [--identity FILE]`. The keys are those of the
 // mesh's hub, when a node here knows them; --hub-key takes their place.
-func verifyCommand(args []string, keys []ed25519.PublicKey, stdout, stderr io.Writer) int {
+func verifyCommand(args []string, keys []ed25519.PublicKey, unsealed string, stdout, stderr io.Writer) int {
 	fs := flag.NewFlagSet("tssh verify", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	asJSON := fs.Bool("json", false, "print JSON")
@@ -209,7 +209,7 @@ func verifyCommand(args []string, keys []ed25519.PublicKey, stdout, stderr io.Wr
 		}
 		keys = []ed25519.PublicKey{key}
 	}
-	return verifyFile(file, keys, opens, *asJSON, stdout, stderr)
+	return verifyFile(file, keys, opens, unsealed, *asJSON, stdout, stderr)
 }
 
 // parseHubKey reads a key as `tsshub status` and join tokens have it, or in hex.
@@ -224,7 +224,7 @@ func parseHubKey(s string) (ed25519.PublicKey, error) {
 
 // verifyFile says whether a recording is whole and as it was made: exit status 0, or
 // 1 with the seconds at which it is not.
-func verifyFile(path string, keys []ed25519.PublicKey, opens *recording.Keys, asJSON bool, stdout, stderr io.Writer) int {
+func verifyFile(path string, keys []ed25519.PublicKey, opens *recording.Keys, unsealed string, asJSON bool, stdout, stderr io.Writer) int {
 	f, err := os.Open(path)
 	if err != nil {
 		fmt.Fprintf(stderr, "tssh: error: %v\n", err)
@@ -239,9 +239,15 @@ func verifyFile(path string, keys []ed25519.PublicKey, opens *recording.Keys, as
 	witness := witnessOf(rep, keys)
 	good := len(rep.Problems) == 0 && rep.Complete && witness != witnessOther
 	if asJSON {
-		err = json.NewEncoder(stdout).Encode(verifyJSON(rep, witness, good))
+		v := verifyJSON(rep, witness, good)
+		v.Unsealed = unsealed
+		err = json.NewEncoder(stdout).Encode(v)
 	} else {
-		_, err = io.WriteString(stdout, verifyWords(rep, witness, good))
+		words := verifyWords(rep, witness, good)
+		if unsealed != "" {
+			words += "note: the hub marked it: " + printable(unsealed) + "\n"
+		}
+		_, err = io.WriteString(stdout, words)
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "tssh: error: %v\n", err)
@@ -295,6 +301,7 @@ type verifyResult struct {
 	Sealed    bool       `json:"sealed,omitempty"`
 	Opened    bool       `json:"opened,omitempty"` // a key opened all of a sealed one
 	SealedTo  []string   `json:"sealed_to,omitempty"`
+	Unsealed  string     `json:"unsealed,omitempty"` // the hub's words, of one that came from it: not sealed as the policy asks
 	Problems  []string   `json:"problems"`
 }
 

@@ -314,7 +314,7 @@ func onlyOurs(t *testing.T, b []byte) {
 func TestVerifyCommand(t *testing.T) {
 	file := makeRecording(t, true)
 	var out, stderr bytes.Buffer
-	if status := verifyCommand([]string{file}, nil, &out, &stderr); status != 0 || !strings.Contains(out.String(), "ok: whole") || stderr.Len() > 0 {
+	if status := verifyCommand([]string{file}, nil, "", &out, &stderr); status != 0 || !strings.Contains(out.String(), "ok: whole") || stderr.Len() > 0 {
 		t.Errorf("status %d %q %q", status, out.String(), stderr.String())
 	}
 	if strings.ContainsAny(out.String(), "\x1b\x07") {
@@ -330,7 +330,7 @@ func TestVerifyCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	out.Reset()
-	if status := verifyCommand([]string{"--json", bad}, nil, &out, &stderr); status != 1 {
+	if status := verifyCommand([]string{"--json", bad}, nil, "", &out, &stderr); status != 1 {
 		t.Errorf("status %d", status)
 	}
 	var v verifyResult
@@ -338,12 +338,12 @@ func TestVerifyCommand(t *testing.T) {
 		t.Errorf("%v %+v", err, v)
 	}
 	out.Reset()
-	if status := verifyCommand([]string{bad}, nil, &out, &stderr); status != 1 || !strings.Contains(out.String(), "problem at 0:00:0") || !strings.Contains(out.String(), "not ok: proven until") {
+	if status := verifyCommand([]string{bad}, nil, "", &out, &stderr); status != 1 || !strings.Contains(out.String(), "problem at 0:00:0") || !strings.Contains(out.String(), "not ok: proven until") {
 		t.Errorf("status %d %q", status, out.String())
 	}
 	for _, args := range [][]string{{}, {filepath.Join(t.TempDir(), "none")}, {os.DevNull}} {
 		stderr.Reset()
-		if status := verifyCommand(args, nil, &out, &stderr); status == 0 || !strings.Contains(stderr.String(), "tssh: error: ") {
+		if status := verifyCommand(args, nil, "", &out, &stderr); status == 0 || !strings.Contains(stderr.String(), "tssh: error: ") {
 			t.Errorf("%q: status %d, %q", args, status, stderr.String())
 		}
 	}
@@ -415,12 +415,12 @@ func TestVerifyWitness(t *testing.T) {
 		{[]string{lateFile}, []ed25519.PublicKey{hub}, 0, "note: that was 1h0m0s after it began"},
 	} {
 		var out, errs bytes.Buffer
-		if status := verifyCommand(c.args, c.keys, &out, &errs); status != c.status || !strings.Contains(out.String(), c.want) {
+		if status := verifyCommand(c.args, c.keys, "", &out, &errs); status != c.status || !strings.Contains(out.String(), c.want) {
 			t.Errorf("%v: status %d, want %d and %q:\n%s%s", c.args[1:], status, c.status, c.want, &out, &errs)
 		}
 	}
 	var out, errs bytes.Buffer
-	if status := verifyCommand([]string{file, "--hub-key", "x"}, nil, &out, &errs); status != 2 || !strings.Contains(errs.String(), `"x" is not a hub's key`) {
+	if status := verifyCommand([]string{file, "--hub-key", "x"}, nil, "", &out, &errs); status != 2 || !strings.Contains(errs.String(), `"x" is not a hub's key`) {
 		t.Errorf("status %d: %s", status, &errs)
 	}
 }

@@ -41,6 +41,8 @@ type recordingRow struct {
 	Size      int64           `json:"size"`
 	Complete  bool            `json:"complete"`
 	Live      bool            `json:"live"`
+	Sealed    bool            `json:"sealed,omitempty"`
+	Unsealed  string          `json:"unsealed,omitempty"` // why it is not sealed as the policy asks, in the hub's words
 }
 
 // hub is an HTTP client for the viewer, which knows who asks by the mesh.
@@ -113,7 +115,8 @@ func (a *app) sessions(ctx context.Context, args []string) error {
 		return err
 	}
 	if len(f.rest) == 3 && f.rest[0] == "fetch" {
-		return a.fetchTo(ctx, f.rest[1], f.rest[2])
+		_, err := a.fetchTo(ctx, f.rest[1], f.rest[2])
+		return err
 	}
 	if len(f.rest) == 2 && f.rest[0] == "end" {
 		return a.endSession(ctx, f.rest[1], *reason)
@@ -144,6 +147,9 @@ func (a *app) sessions(ctx context.Context, args []string) error {
 		}
 		if r.Live {
 			what += " (live)"
+		}
+		if r.Unsealed != "" {
+			what += " (" + r.Unsealed + ")"
 		}
 		cut := []rune(oneLine(what))
 		if len(cut) > 60 {
@@ -201,6 +207,7 @@ var recordingID = regexp.MustCompile(`^[A-Za-z0-9_-]{6,80}$`)
 // is fetched from the hub first.
 func (a *app) recording(ctx context.Context, verb string, args []string) (int, error) {
 	args = append([]string(nil), args...)
+	unsealed := ""
 	for i := 0; i < len(args); i++ {
 		s := args[i]
 		if s == "--speed" || s == "-speed" || s == "--idle" || s == "-idle" || s == "--hub-key" || s == "-hub-key" || s == "--identity" || s == "-identity" || s == "--export" || s == "-export" {
@@ -219,7 +226,7 @@ func (a *app) recording(ctx context.Context, verb string, args []string) (int, e
 		}
 		defer os.RemoveAll(dir)
 		file := filepath.Join(dir, s+".tsr")
-		if err := a.fetchTo(ctx, s, file); err != nil {
+		if unsealed, err = a.fetchTo(ctx, s, file); err != nil {
 			return 0, err
 		}
 		args[i] = file
@@ -228,7 +235,7 @@ func (a *app) recording(ctx context.Context, verb string, args []string) (int, e
 	if verb == "play" {
 		return playCommand(args, a.in, a.outFile, a.err), nil
 	}
-	return verifyCommand(args, a.hubKeys(ctx), a.out, a.err), nil
+	return verifyCommand(args, a.hubKeys(ctx), unsealed, a.out, a.err), nil
 }
 
 // hubKeys are the keys of the mesh's hub, the present one and former ones, when a node that runs here knows it.
@@ -246,23 +253,24 @@ func (a *app) hubKeys(ctx context.Context) []ed25519.PublicKey {
 	return keys
 }
 
-// fetchTo writes a recording to a new file; what there was under the name stays until it is whole.
-func (a *app) fetchTo(ctx context.Context, id, file string) error {
+// fetchTo writes a recording to a new file; what there was under the name stays until it is whole. It gives
+// what the hub says about its sealing, where that is not as the policy asks.
+func (a *app) fetchTo(ctx context.Context, id, file string) (unsealed string, err error) {
 	if !recordingID.MatchString(id) {
-		return usage("%q is not the id of a recording", id).withHint("tssh sessions")
+		return "", usage("%q is not the id of a recording", id).withHint("tssh sessions")
 	}
 	hc, err := a.hub(ctx)
 	if err != nil {
-		return err
+		return "", err
 	}
 	resp, err := hubGet(ctx, hc, "/api/recordings/"+id+"/file", nil)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer resp.Body.Close()
 	tmp, err := os.CreateTemp(filepath.Dir(file), ".tssh-*")
 	if err != nil {
-		return failed("%v", err)
+		return "", failed("%v", err)
 	}
 	defer os.Remove(tmp.Name())
 	n, err := io.Copy(tmp, io.LimitReader(resp.Body, maxRecording))
@@ -276,10 +284,10 @@ func (a *app) fetchTo(ctx context.Context, id, file string) error {
 		err = os.Rename(tmp.Name(), file)
 	}
 	if cause := context.Cause(ctx); cause != nil {
-		return cause
+		return "", cause
 	}
 	if err != nil {
-		return failed("recording %s: %v", id, err)
+		return "", failed("recording %s: %v", id, err)
 	}
-	return nil
+	return oneLine(resp.Header.Get("Tssh-Unsealed")), nil
 }

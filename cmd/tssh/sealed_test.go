@@ -64,7 +64,7 @@ func TestSealedFiles(t *testing.T) {
 			if c.verb == "play" {
 				return playCommand(c.args, null, stdout, &stderr)
 			}
-			return verifyCommand(c.args, nil, stdout, &stderr)
+			return verifyCommand(c.args, nil, "", stdout, &stderr)
 		})
 		if status != c.status || !strings.Contains(out, c.out) {
 			t.Errorf("%s: status %d, %q, %q", c.name, status, out, stderr.String())

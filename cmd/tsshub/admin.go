@@ -26,7 +26,8 @@ func (c *cli) verbs() map[string]verb {
 	var db string
 	var key coord.KeyRequest
 	all := map[string]verb{
-		"status": {run: func([]string) error { return c.status() }},
+		"status":  {run: func([]string) error { return c.status() }},
+		"metrics": {run: func([]string) error { return c.metrics() }},
 		"user add": {min: 1, max: 1, flags: func(fs *flag.FlagSet) { fs.StringVar(&role, "role", "", "") },
 			run: func(a []string) error { return c.userAdd(a[0], role) }},
 		"user list":   {run: func([]string) error { return c.userList() }},

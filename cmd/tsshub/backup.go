@@ -31,6 +31,10 @@ func (h *hub) adminServer() *http.Server {
 	srv := h.coord.AdminServer()
 	next := srv.Handler
 	srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == metricsPath {
+			h.serveMetrics(w, r)
+			return
+		}
 		if strings.HasPrefix(r.URL.Path, recordingPath) {
 			h.recordingAdmin(w, r)
 			return

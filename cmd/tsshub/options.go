@@ -25,6 +25,7 @@ type options struct {
 	recordings                       string       // folder, empty: in the state folder
 	bucket                           string       // URL of --recordings s3://...
 	cache                            int64        // MiB of it kept in the folder
+	perHost                          int          // recordings that one host may have; 0: no limit
 	retention                        []store.Rule
 	sealIdentity                     string // file with what opens sealed recordings; empty: nothing does
 	keys                             *recording.Keys
@@ -51,6 +52,7 @@ func parseServe(args []string) (o options, err error) {
 	db := fs.String("db", "", "")
 	rec := fs.String("recordings", "", "")
 	fs.Int64Var(&o.cache, "recordings-cache", 10<<10, "")
+	fs.IntVar(&o.perHost, "recordings-per-host", 100_000, "")
 	fs.Func("retention", "", func(s string) error {
 		r, err := store.ParseRule(s)
 		o.retention = append(o.retention, r)

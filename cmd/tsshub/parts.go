@@ -67,7 +67,7 @@ func startRecorder(h *hub) (func(context.Context) error, error) {
 	r, err := openRooms(roomsConfig{
 		State: h.dir.path, Recordings: h.opt.recordingsDir(h.dir), Coord: h.coord, Key: h.dir.key, Former: h.coord.Mesh().FormerKeys,
 		Bucket: h.opt.bucket, CacheBytes: h.opt.cache << 20, Retention: h.opt.retention, Keys: h.opt.keys,
-		Audit: h.audit.Append, UDPPort: h.opt.udpPort, Log: h.log.With("part", "recorder"),
+		Audit: h.audit.Append, UDPPort: h.opt.udpPort, PerHost: h.opt.perHost, Log: h.log.With("part", "recorder"),
 	})
 	if err != nil {
 		return nil, errStart(err)

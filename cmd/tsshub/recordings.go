@@ -43,6 +43,7 @@ type recordingInfo struct {
 	Live      bool          `json:"live,omitempty"`
 	Complete  bool          `json:"complete"`
 	Problem   string        `json:"problem,omitempty"`
+	Unsealed  string        `json:"unsealed,omitempty"` // why it is not sealed as the policy asks
 	Hold      *store.Hold   `json:"hold,omitempty"`
 }
 
@@ -134,7 +135,7 @@ func (r *rooms) listRecordings(q recordingRequest) (recordingList, error) {
 			person = s.Meta.Src
 		}
 		out.Recordings = append(out.Recordings, recordingInfo{ID: s.Meta.ID, Start: s.Meta.Start, Duration: s.Duration, Size: s.Size, Person: person, Host: s.Meta.Host,
-			LocalUser: s.Meta.LocalUser, Live: s.Live, Complete: s.Complete, Problem: s.Problem, Hold: r.store.Held(s.Meta.ID)})
+			LocalUser: s.Meta.LocalUser, Live: s.Live, Complete: s.Complete, Problem: s.Problem, Unsealed: s.Unsealed, Hold: r.store.Held(s.Meta.ID)})
 	}
 	var err error
 	if q.Words == "" && q.Before == "" {
@@ -272,6 +273,9 @@ func (c *cli) recordingList(words string) error {
 			state = "live"
 		case !r.Complete:
 			state = "cut off"
+		}
+		if r.Unsealed != "" {
+			state += ", " + r.Unsealed
 		}
 		if r.Hold != nil {
 			state += ", on hold by " + r.Hold.By + ": " + r.Hold.Reason

@@ -60,6 +60,7 @@ type roomsConfig struct {
 	Audit      func(audit.Entry) error
 	UDPPort    int   // of the hub's own node; 0: the last one, or any
 	Quota      int64 // bytes of recordings of one host; 0: no limit
+	PerHost    int   // recordings of one host; 0: no limit
 	Log        *slog.Logger
 }
 
@@ -79,7 +80,7 @@ func openRooms(c roomsConfig) (*rooms, error) {
 		former = append(former, ed25519.PublicKey(k.Key[:]))
 	}
 	r.store, err = store.Open(store.Config{Former: former, Bucket: bucket, CacheBytes: c.CacheBytes, Retention: c.Retention, Key: c.Key.Signer(), Deleting: r.deleting,
-		Dir: c.Recordings, MaxBytesPerHost: c.Quota, MinFree: 256 << 20, Check: r.claims, Log: c.Log})
+		Dir: c.Recordings, MaxBytesPerHost: c.Quota, MaxPerHost: c.PerHost, Limited: r.limited, MinFree: 256 << 20, Check: r.claims, Sealing: r.sealing, Marked: r.marked, Log: c.Log})
 	if err != nil {
 		return nil, fmt.Errorf("recordings: %w", err)
 	}

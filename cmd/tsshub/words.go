@@ -20,10 +20,10 @@ const usage = `usage:
                [--db sqlite:FILE] [--recordings file:///DIR|s3://BUCKET?...] [--roles coord,relay,recorder]
                [--replay 127.0.0.1:8080] [--udp-port N] [--stun-listen :3478] [--relay-rate BYTES]
                [--node-expiry 180d|never] [--ephemeral-grace 10m] [--restored]
-               [--retention 90d|tag:NAME=365d|...=forever]... [--recordings-cache MiB] [--seal-identity FILE]
+               [--retention 90d|tag:NAME=365d|...=forever]... [--recordings-cache MiB] [--recordings-per-host N] [--seal-identity FILE]
                [--range4 100.64.0.0/10]          # of a new mesh: docs/hub.md says how to choose
   tsshub serve --roles relay --state DIR --join-file FILE|- [--hostname NAME] [--listen :443] [--url https://RELAY:443]
-  tsshub status
+  tsshub status | metrics
   tsshub user add EMAIL [--role admin|member|...] | list | remove EMAIL
   tsshub key create (--user EMAIL | --tag tag:NAME... | --relay) [--reusable] [--ephemeral] [--suffix] [--node-expiry 30d|never]
                [--expiry 24h]

@@ -533,6 +533,17 @@ func (s *Server) Named(name string) (id string, ok bool) {
 	return id, ok
 }
 
+// NodeName is the name of a node that there is, expired or not.
+func (s *Server) NodeName(id string) (string, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	n := s.st.nodes[id]
+	if n == nil {
+		return "", false
+	}
+	return n.rec.Name, true
+}
+
 // randomID is a short name that nobody can guess and that is never used again.
 func randomID(prefix string) (string, error) {
 	var b [10]byte

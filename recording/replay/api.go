@@ -42,6 +42,7 @@ type (
 		Mine         bool      `json:"mine"`
 		SelfAttested bool      `json:"self_attested,omitempty"`
 		Sealed       bool      `json:"sealed,omitempty"`
+		Unsealed     string    `json:"unsealed,omitempty"` // why it is not sealed as the policy asks
 	}
 	exitJSON struct {
 		Status int    `json:"status"`
@@ -222,7 +223,7 @@ func summarize(id policy.Identity, s *store.Summary) summaryJSON {
 	out := summaryJSON{
 		ID: s.Meta.ID, Start: s.Meta.Start, Duration: s.Duration.Seconds(), Host: s.Meta.Host, Src: s.Meta.Src, Who: person(s),
 		LocalUser: s.Meta.LocalUser, Type: first.Type, Command: first.Command, Channels: s.Opened, PTY: first.PTY, Exit: exit(first.Exit),
-		Size: s.Size, Complete: s.Complete, Live: s.Live, Mine: mine(id, s), SelfAttested: s.Meta.SelfAttested, Sealed: s.Meta.Sealed,
+		Size: s.Size, Complete: s.Complete, Live: s.Live, Mine: mine(id, s), SelfAttested: s.Meta.SelfAttested, Sealed: s.Meta.Sealed, Unsealed: s.Unsealed,
 	}
 	if s.End != nil {
 		out.Cause = s.End.Cause
@@ -263,6 +264,9 @@ func (v *Viewer) describeShort(id policy.Identity, sum *store.Summary) detailJSO
 	}
 	if sum.Opened > len(sum.Channels) {
 		out.Problems = append(out.Problems, fmt.Sprintf("This connection had %d channels; the first %d can be chosen here.", sum.Opened, len(sum.Channels)))
+	}
+	if sum.Unsealed != "" {
+		out.Problems = append(out.Problems, sentence("this recording is "+sum.Unsealed))
 	}
 	if sum.Problem != "" {
 		out.Problems = append(out.Problems, sentence(sum.Problem))
@@ -354,6 +358,9 @@ func encodeFrame(n int, events []recording.Event, key *recording.Keyframe) frame
 	return out
 }
 
+// UnsealedHeader is with a recording that is not sealed as the policy asks, and says so: the recording itself cannot.
+const UnsealedHeader = "Tssh-Unsealed"
+
 // file gives the recording as it is, for tssh verify and tssh play.
 func (v *Viewer) file(w http.ResponseWriter, r *http.Request, id policy.Identity) error {
 	sum, err := v.shown(r, id)
@@ -369,6 +376,9 @@ func (v *Viewer) file(w http.ResponseWriter, r *http.Request, id policy.Identity
 	}
 	defer src.Close()
 	h := w.Header()
+	if sum.Unsealed != "" {
+		h.Set(UnsealedHeader, sum.Unsealed)
+	}
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("Content-Disposition", `attachment; filename="`+sum.Meta.ID+`.tsr"`)
 	http.ServeContent(w, r, "", time.Time{}, src)

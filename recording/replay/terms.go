@@ -153,6 +153,9 @@ func termOf(name, value string, now time.Time) (f func(*store.Summary) bool, kno
 		d, err := time.ParseDuration(value)
 		return func(s *store.Summary) bool { return s.Duration > d }, true, err == nil
 	case "is":
+		if value == "unsealed" {
+			return func(s *store.Summary) bool { return s.Unsealed != "" }, true, true
+		}
 		return func(s *store.Summary) bool { return s.Main().PTY }, true, value == "interactive"
 	}
 	return nil, false, false

@@ -117,6 +117,9 @@ func (s *Store) begin(host, id string, offset int64, data []byte) (int64, bool, 
 	if err != nil {
 		return 0, false, refuse(http.StatusUnprocessableEntity, err)
 	}
+	if err := s.roomForOne(host); err != nil {
+		return 0, false, err
+	}
 	if err := s.room(host, int64(n)); err != nil {
 		return 0, false, err
 	}
@@ -181,6 +184,9 @@ func (s *Store) extend(r *rec, offset int64, data []byte) (int64, bool, error) {
 	if err := s.room(r.host, int64(n)); err != nil {
 		return size, complete, err
 	}
+	if err := s.checkSealing(r, &trial); err != nil {
+		return size, complete, err
+	}
 	if err := writeAt(r.path(), data[:n], size); err != nil {
 		return size, complete, fmt.Errorf("store: append %s: %w", r.id, err)
 	}
@@ -219,6 +225,7 @@ func (s *Store) verifierOf(r *rec, size int64) error {
 		return refuse(http.StatusUnprocessableEntity, fmt.Errorf("%w: what is here does not verify", ErrTampered))
 	}
 	r.verifier = v
+	_, r.sealedTo = v.SealedTo()
 	return nil
 }
 
@@ -257,6 +264,7 @@ func (s *Store) take(r *rec, size int64, complete bool) {
 	s.bytes += grown
 	s.byHost[r.host] += grown
 	s.noteChange(r)
+	s.weigh(r)
 	s.grownLocked(r.id)
 	s.mu.Unlock()
 	if complete {
@@ -272,31 +280,6 @@ func (s *Store) heard(r *rec) {
 	s.mu.Lock()
 	r.heard = s.cfg.Clock()
 	s.mu.Unlock()
-}
-
-// room refuses what would go over a limit.
-func (s *Store) room(host string, n int64) error {
-	s.mu.RLock()
-	all, hosts := s.bytes, s.byHost[host]
-	s.mu.RUnlock()
-	switch c := &s.cfg; {
-	case c.MaxBytesPerHost > 0 && hosts+n > c.MaxBytesPerHost:
-		return refuse(http.StatusInsufficientStorage, fmt.Errorf("%w from this host: it has %d of %d bytes", ErrQuota, hosts, c.MaxBytesPerHost))
-	case c.MaxBytes > 0 && all+n > c.MaxBytes:
-		return refuse(http.StatusInsufficientStorage, fmt.Errorf("%w: it holds %d of %d bytes", ErrQuota, all, c.MaxBytes))
-	case c.MinFree > 0:
-		free, err := freeBytes(c.Dir)
-		if err != nil {
-			return fmt.Errorf("store: %w", err)
-		}
-		if free-n < c.MinFree {
-			return refuse(http.StatusInsufficientStorage, fmt.Errorf("%w: %d bytes are free on its disk, %d must stay", ErrQuota, free, c.MinFree))
-		}
-		if left := free - n - c.MinFree; (hosts+n)/fairShare > left {
-			return refuse(http.StatusInsufficientStorage, fmt.Errorf("%w from this host: it has %d bytes, and %d are left for all", ErrQuota, hosts, left))
-		}
-	}
-	return nil
 }
 
 // sweep lets go of what recordings that were not appended to for a while keep in memory.

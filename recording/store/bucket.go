@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/md5"
@@ -159,6 +160,11 @@ func (s *Store) archive(ctx context.Context, r *rec) error {
 	beside := sidecar{Version: sidecarVersion, Summary: summary, Archived: true, SHA256: hex.EncodeToString(whole.Sum(nil))}
 	if err := s.putBeside(r, ".json", beside); err != nil {
 		return err
+	}
+	if summary.Unsealed != "" {
+		if err := s.putBeside(r, markEnd, mark{summary.Unsealed}); err != nil {
+			return err
+		}
 	}
 	if hold != nil {
 		if err := s.putBeside(r, ".hold", hold); err != nil {
@@ -416,6 +422,11 @@ func (s *Store) adopt(ctx context.Context, key string, beside map[string]bool) e
 			s.mu.Lock()
 			s.recs[id].archived = true
 			s.mu.Unlock()
+			if beside[stem+markEnd] {
+				if err := s.adoptMark(ctx, s.recs[id], stem); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	r, ok := s.get(id)
@@ -443,6 +454,7 @@ func (s *Store) addAway(id string, c sidecar) {
 	if s.loadKept(r) != nil {
 		return
 	}
+	r.sum.Unsealed = cmp.Or(r.sum.Unsealed, r.mark)
 	s.mu.Lock()
 	s.add(r)
 	s.mu.Unlock()

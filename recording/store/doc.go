@@ -35,6 +35,13 @@
 // recording must be beside it, as ID.something, to go with it. An id that has a tombstone is
 // never taken in again. Rules of retention are by tag; the longest that matches counts.
 //
+// # Marks
+//
+// ID.mark, {"unsealed":WORDS}, is beside a recording that did not come sealed as Config.Sealing says it
+// should. It is taken all the same. The mark is durable before anything of the recording is acknowledged, and is in the
+// summary from then on. A host can seal to another key than the one whose recipient it names: that
+// only who has the key can find out.
+//
 // # Bucket
 //
 // With Config.Bucket (gocloud.dev/blob, so a folder, S3 and what speaks like it; the driver is
@@ -42,7 +49,7 @@
 //
 //	2026/11/ID.tsr   the recording, byte for byte; uploaded when complete, size and MD5 compared
 //	2026/11/ID.json  its summary; may be deleted, the recording is then read instead
-//	2026/11/ID.hold  2026/11/ID.gone   as in the folder
+//	2026/11/ID.hold  ID.gone  ID.mark  as in the folder
 //
 // Above CacheBytes the oldest copies in the folder go; they are fetched when somebody looks, and
 // believed only if they verify, are complete, and are what went there: SHA-256 and description are in
@@ -53,12 +60,14 @@
 //
 // # Limits
 //
-// Bytes per host, bytes in all, and bytes that stay free on the disk, of which no host takes
+// Recordings per host, bytes per host, bytes in all, and bytes that stay free on the disk, of which no host takes
 // so much that others find nothing left. A host over its quota
-// gets a refusal and keeps the recording in its spool; others go on.
+// gets a refusal and keeps the recording in its spool; others go on. Of recordings only the
+// beginning of one more is refused, and what the rules of retention keep no longer is deleted before that: nothing
+// else is ever deleted to make room.
 //
 // A Summary describes at most 64 channels and 512 bytes of each command. Some 2 kB a recording
-// stay in memory; verifiers and open files are let go after ten minutes and one minute without
+// stay in memory, and one that takes more counts for several; verifiers and open files are let go after ten minutes and one minute without
 // an append.
 //
 // # Trust

@@ -247,7 +247,7 @@ func (s *Store) Delete(id, by, reason string) (Tombstone, error) {
 		err = s.putBeside(r, ".gone", t)
 	}
 	if err == nil {
-		err = s.dropBeside(r, ".tsr", ".json")
+		err = s.dropBeside(r, ".tsr", ".json", markEnd)
 	}
 	if err == nil {
 		err = removeBesides(r.path())
@@ -264,7 +264,12 @@ func (s *Store) Delete(id, by, reason string) (Tombstone, error) {
 		s.sorted = slices.Delete(s.sorted, at, at+1)
 	}
 	s.bytes -= r.sum.Size
-	s.byHost[r.host] -= r.sum.Size
+	if s.byHost[r.host] -= r.sum.Size; s.byHost[r.host] == 0 {
+		delete(s.byHost, r.host)
+	}
+	if s.counts[r.host] -= r.weight; s.counts[r.host] == 0 {
+		delete(s.counts, r.host)
+	}
 	s.gone[id] = true
 	r.sealed = true
 	return t, nil
@@ -305,11 +310,17 @@ func (s *Store) sumOf(r *rec) (string, error) {
 
 // Expire deletes what its rules keep no longer, and says how many. A recording without a
 // rule, on hold, or still being made stays.
-func (s *Store) Expire() (int, error) {
+func (s *Store) Expire() (int, error) { return s.expireOf("") }
+
+// expireOf does it for one host; "" for all.
+func (s *Store) expireOf(host string) (int, error) {
 	now := s.cfg.Clock()
 	s.mu.RLock()
 	var due []string
 	for _, r := range s.sorted {
+		if host != "" && r.host != host {
+			continue
+		}
 		age := keepFor(s.cfg.Retention, &r.sum.Meta)
 		if age > 0 && r.hold == nil && now.Sub(r.sum.Meta.Start.Add(r.sum.Duration)) > age && now.Sub(r.heard) > liveFor {
 			due = append(due, r.id)
@@ -352,6 +363,13 @@ func (s *Store) loadKept(r *rec) error {
 		s.gone[r.id] = true
 		s.mu.Unlock()
 		return errors.Join(removeBesides(r.path()), errors.New("it was deleted; what was left of it is removed now"))
+	}
+	var k mark
+	switch err := readFile(besides(r.path(), markEnd), &k); {
+	case err == nil:
+		r.mark = k.Unsealed
+	case !errors.Is(err, os.ErrNotExist):
+		r.mark = "what it was marked for cannot be read"
 	}
 	var h Hold
 	switch err := readFile(besides(r.path(), ".hold"), &h); {

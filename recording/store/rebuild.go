@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -110,6 +111,7 @@ func (s *Store) load(path, id string) error {
 		return err
 	}
 	r.host = r.sum.Meta.HostID
+	r.sum.Unsealed = cmp.Or(r.sum.Unsealed, r.mark)
 	s.mu.Lock()
 	s.add(r)
 	s.mu.Unlock()
@@ -135,7 +137,7 @@ func (s *Store) readWhole(r *rec, size int64) error {
 	if m.ID != r.id {
 		return fmt.Errorf("it describes itself as %q", m.ID)
 	}
-	r.sum = Summary{Meta: m, Size: good, Complete: v.Complete()}
+	r.sum = Summary{Meta: m, Size: good, Complete: v.Complete(), Unsealed: r.mark}
 	switch {
 	case verr != nil:
 		r.sealed = true

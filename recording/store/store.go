@@ -37,12 +37,24 @@ type Config struct {
 
 	MaxBytesPerHost int64 // of recordings of one host; 0 is no limit
 	MaxBytes        int64 // of all recordings; 0 is no limit
+	// MaxPerHost is how many recordings one host may have; 0 is no limit. One whose summary
+	// is long counts for several. What began is taken to its end.
+	MaxPerHost int
 	// MinFree are bytes that stay free on the disk; 0 is no limit. With it no host may have
 	// more than fairShare times what is left to the others, so that one that sends without
 	// end does not keep them from being recorded.
 	MinFree int64
+	// Limited is told, once an hour of each, when a host's recordings are refused because its share is
+	// used up: limit is a name of Stats.Refused.
+	Limited func(host, limit, say string)
 	// Check says what a recording that begins claims wrongly; nil: nothing is known of hosts.
 	Check func(recording.Meta) error
+
+	// Sealing says what is wrong with how a recording is sealed, in words; "" is nothing. It is
+	// asked when a recording begins and when it is sealed to others than before. What is wrong
+	// is taken all the same, and marked (Summary.Unsealed); Marked is told, once of each.
+	Sealing func(m recording.Meta, to []string) string
+	Marked  func(m recording.Meta, why string)
 
 	// Bucket is where complete recordings go as well; nil: they stay in the folder alone. With
 	// CacheBytes, so much of what the bucket has is kept in the folder; 0 keeps all.
@@ -76,12 +88,14 @@ type Store struct {
 	readers atomic.Int32 // recs whose reader is open
 	listed  atomic.Bool  // what the bucket has is in the list
 
-	mu      sync.RWMutex
-	recs    map[string]*rec
-	sorted  []*rec // newest first, then by id
-	bytes   int64
-	byHost  map[string]int64
-	swept   time.Time
+	mu     sync.RWMutex
+	recs   map[string]*rec
+	sorted []*rec // newest first, then by id
+	bytes  int64
+	byHost map[string]int64
+	counts map[string]int // by host: weights
+	swept  time.Time
+	limits
 	changes uint64                            // counts what was added or has grown
 	removed uint64                            // counts what was deleted
 	gone    map[string]bool                   // deleted
@@ -100,12 +114,15 @@ type rec struct {
 	reader   *reader             // nil when closed
 	read     int                 // frames that the summary has
 	outlined int64               // of a sealed one, up to where it has the outline
+	sealedTo []string            // whom Sealing was asked about last
 	used     time.Time           // last append
 
 	sum      Summary
 	words    string    // who, where, as whom; lower case
 	changed  uint64    // Store.changes when it last was
+	mark     string    // of the file beside it, before sum has it
 	heard    time.Time // the host's last word about it
+	weight   int
 	hold     *Hold
 	archived bool      // the bucket has it
 	away     bool      // and only the bucket
@@ -129,7 +146,7 @@ func Open(cfg Config) (*Store, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("store: open: %w", err)
 	}
-	s := &Store{cfg: cfg, recs: map[string]*rec{}, byHost: map[string]int64{}, gone: map[string]bool{}, follow: map[string]map[chan struct{}]bool{}}
+	s := &Store{cfg: cfg, recs: map[string]*rec{}, byHost: map[string]int64{}, counts: map[string]int{}, limits: newLimits(), gone: map[string]bool{}, follow: map[string]map[chan struct{}]bool{}}
 	if err := s.rebuild(); err != nil {
 		return nil, fmt.Errorf("store: open %s: %w", cfg.Dir, err)
 	}
@@ -151,6 +168,7 @@ func (s *Store) add(r *rec) {
 	s.sorted = slices.Insert(s.sorted, at, r)
 	s.bytes += r.sum.Size
 	s.byHost[r.host] += r.sum.Size
+	s.weigh(r)
 }
 
 func byAge(a, b *rec) int {

@@ -25,6 +25,8 @@ type Summary struct {
 	End      *recording.End `json:"end,omitempty"`
 	Complete bool           `json:"complete"` // its end is here, and signed
 	Problem  string         `json:"problem,omitempty"`
+	// Unsealed is why it is not sealed as it should be, in words of the recorder.
+	Unsealed string `json:"unsealed,omitempty"`
 
 	// Live is set while the host goes on reporting that the connection is open.
 	Live bool `json:"-"`

@@ -28,6 +28,7 @@ export interface Summary {
   mine: boolean;
   self_attested?: boolean;
   sealed?: boolean; // encrypted to recipients
+  unsealed?: string; // why it is not as the policy asks
 }
 
 export interface Channel {

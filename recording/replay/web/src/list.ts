@@ -220,7 +220,8 @@ function row(r: api.Summary): HTMLElement {
     h("td", { class: "what" }, what, r.channels > 1 ? h("small", null, `and ${r.channels - 1} more`) : null),
     h("td", { class: "when" }, h("time", { datetime: r.start, title: new Date(r.start).toLocaleString() }, when(r.start))),
     h("td", { class: "long" }, length(r.duration), h("small", null, size(r.size))),
-    h("td", { class: "end" }, ending(r), r.sealed ? h("small", { class: "sealed", title: "encrypted to its recipients" }, "sealed") : null));
+    h("td", { class: "end" }, ending(r), r.sealed ? h("small", { class: "sealed", title: "encrypted to its recipients" }, "sealed") : null,
+      r.unsealed ? h("small", { class: "unsealed", title: "this recording is " + r.unsealed }, r.sealed ? "sealed to others" : "not sealed") : null));
   // The link is what keyboards and screen readers use; a click anywhere in the row follows it.
   tr.addEventListener("click", (e) => {
     if (e.target instanceof HTMLElement && e.target.closest("a")) return;
