@@ -18,6 +18,8 @@ type foundRow struct {
 	recordingRow
 	Lines []foundLine `json:"lines"`
 	More  bool        `json:"more,omitempty"` // there are more such lines
+	// IndexedUntil is where the index of the recording ends, where that is before its end.
+	IndexedUntil *float64 `json:"indexed_until,omitempty"`
 }
 
 type foundLine struct {
@@ -66,7 +68,12 @@ func (a *app) search(ctx context.Context, args []string) error {
 			foundRow
 			Type string `json:"type"`
 		} `json:"recordings"`
-		Next string `json:"next"`
+		Next    string `json:"next"`
+		Partial *struct {
+			Recordings int      `json:"recordings"`
+			Hosts      []string `json:"hosts"`
+			More       bool     `json:"more"`
+		} `json:"partial"`
 	}
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxList)).Decode(&page); err != nil {
 		return failed("the hub's answer is not understood: %v", err)
@@ -75,6 +82,13 @@ func (a *app) search(ctx context.Context, args []string) error {
 	for _, r := range page.Recordings {
 		r.Kind = r.Type
 		rows = append(rows, r.foundRow)
+	}
+	if p := page.Partial; p != nil {
+		more := ""
+		if p.More {
+			more = " or more"
+		}
+		fmt.Fprintf(a.err, "tssh: note: %d recordings%s that you may see are not in the index whole, of %s: search inside them, on their pages\n", p.Recordings, more, oneLine(strings.Join(p.Hosts, ", ")))
 	}
 	if *asJSON {
 		return a.printJSON(rows)
@@ -95,6 +109,9 @@ func (a *app) printFound(rows []foundRow, words string) {
 		fmt.Fprintf(a.out, "%s  %s  %s as %s on %s\n", oneLine(r.ID), r.Start.Local().Format("2006-01-02 15:04:05"), oneLine(r.Who), oneLine(r.LocalUser), oneLine(r.Host))
 		for _, l := range r.Lines {
 			fmt.Fprintf(a.out, "  %s  %s\n", recording.Clock(time.Duration(l.T*float64(time.Second))), oneLine(l.Text))
+		}
+		if r.IndexedUntil != nil {
+			fmt.Fprintf(a.out, "  searched up to %s only; the rest is not in the index\n", recording.Clock(time.Duration(*r.IndexedUntil*float64(time.Second))))
 		}
 		switch {
 		case r.More && words != "":

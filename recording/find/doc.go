@@ -16,7 +16,12 @@
 // in proportion to its length, and once more when it ended. Of one recording at most 50,000 lines and 4 MiB of text
 // are indexed; what comes later is not found here, and is by the search inside the recording.
 //
-//	recs   rec, id, size (bytes that were indexed), first, last (rows in lines)
+// Of one host 256 MiB of text are in the index; above that what its oldest recordings showed is taken out, so that
+// a host that fills it is still found by what it did last, and others by all. Of what is in it in part, or not
+// any more, searches say so: Hit.Until, Partial.
+//
+//	recs   rec, id, size (bytes that were indexed), first, last (rows in lines), host, bytes (of its text), until (ms; -1: all of it)
+//	hosts  host, bytes
 //	files  rec, path: what sftp and scp did something to, whole, for the list's path: filter
 //	lines  fts5: text; rec, ch, at (ms) not indexed. Tokens are runs of letters and digits, folded
 //	       (unicode61): "10.0.0.5" is a phrase of four

@@ -319,3 +319,87 @@ func BenchmarkSearch(b *testing.B) {
 	}
 	b.Logf("%d recordings, %.1f MB of text: built in %v, index %.1f MB (%.2f of the text)", n, float64(raw)/1e6, built.Round(time.Millisecond), float64(st.Size())/1e6, float64(st.Size())/float64(raw))
 }
+
+// TestAHostHasAShare: above its share a host's oldest recordings go out of the index, and are said not to be in it;
+// others' stay. What a host deletes makes room, and one long recording is in it up to a second that is said.
+func TestAHostHasAShare(t *testing.T) {
+	w := newWorld(t)
+	w.x.cfg.PerHost = 4000
+	w.add("db", "psql", "quiet needle\n")
+	for i := range 6 {
+		w.add("web", fmt.Sprintf("cmd%d", i), strings.Repeat(fmt.Sprintf("needle%d and nine more words to make it long\n", i), 30))
+	}
+	w.update()
+	shares := func() map[string]int64 {
+		t.Helper()
+		m := map[string]int64{}
+		rows, err := w.x.db.Query("SELECT host, bytes, (SELECT coalesce(sum(bytes), 0) FROM recs WHERE recs.host = hosts.host) FROM hosts")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var h string
+			var n, sum int64
+			if err := rows.Scan(&h, &n, &sum); err != nil {
+				t.Fatal(err)
+			}
+			if n != sum || n > 4000 {
+				t.Errorf("%s: %d bytes counted, %d there, of 4000", h, n, sum)
+			}
+			m[h] = n
+		}
+		return m
+	}
+	if m := shares(); m["n-web"] < 2000 || m["n-db"] == 0 {
+		t.Errorf("shares %v", m)
+	}
+	for _, c := range []struct {
+		words string
+		found bool
+	}{{"needle5", true}, {"needle4", true}, {"needle0", false}, {"needle1", false}, {"quiet", true}} {
+		if got, _ := w.find(Query{Words: c.words}); (got != "") != c.found {
+			t.Errorf("%s: %q", c.words, got)
+		}
+	}
+	p, err := w.x.Partial(t.Context(), all)
+	if err != nil || p.Recordings != 4 || len(p.Hosts) != 1 || p.Hosts[0] != "web" {
+		t.Errorf("partial: %+v, %v", p, err)
+	}
+	if p, err := w.x.Partial(t.Context(), func(s *store.Summary) bool { return s.Meta.Host == "db" }); err != nil || p.Recordings != 0 || len(p.Hosts) != 0 {
+		t.Errorf("what one may not see is told: %+v, %v", p, err)
+	}
+	if p, err := w.x.Partial(t.Context(), nil); err != nil || p.Recordings != 0 {
+		t.Errorf("without a decision: %+v, %v", p, err)
+	}
+	var left int
+	if err := w.x.db.QueryRow("SELECT count(*) FROM files JOIN recs ON recs.rec = files.rec WHERE recs.bytes = 0").Scan(&left); err != nil || left != 0 {
+		t.Errorf("%d paths of what was taken out, %v", left, err)
+	}
+	sums, _ := w.s.List(store.Query{May: all})
+	if _, err := w.s.Delete(sums[0].Meta.ID, "root", "test"); err != nil {
+		t.Fatal(err)
+	}
+	before := shares()["n-web"]
+	w.update()
+	if after := shares()["n-web"]; after >= before {
+		t.Errorf("a deletion made no room: %d, before %d", after, before)
+	}
+}
+
+// TestLongRecordingIsSaid: of a recording with more lines than are indexed the hit says up to where.
+func TestLongRecordingIsSaid(t *testing.T) {
+	w := newWorld(t)
+	w.add("web", "yes", "needle\n"+strings.Repeat("y\n", maxLines+10))
+	w.add("db", "no", "needle\n")
+	w.update()
+	hits, _, err := w.x.Search(t.Context(), Query{Words: "needle", May: all})
+	if err != nil || len(hits) != 2 {
+		t.Fatal(hits, err)
+	}
+	for _, h := range hits {
+		if long := h.Summary.Meta.Host == "web"; (h.Until >= 0) != long {
+			t.Errorf("%s: until %v", h.Summary.Meta.Host, h.Until)
+		}
+	}
+}

@@ -16,10 +16,13 @@ import (
 )
 
 const (
-	version  = 2 // of the schema and of what is put into it
+	version  = 3 // of the schema and of what is put into it
 	maxLines = 50_000
 	maxBytes = 4 << 20
 	every    = 3 * time.Second
+
+	perHost = 256 << 20 // bytes of text of one host
+	whole   = -1        // until, where all of a recording is in the index
 )
 
 // Config is how an Index is set up.
@@ -27,7 +30,10 @@ type Config struct {
 	Path  string // of the SQLite file; made if it is not there
 	Store *store.Store
 	Keys  *recording.Keys // open sealed recordings: what they showed is in the file then, in the clear
-	Log   *slog.Logger    // nil discards
+	// PerHost is how many bytes of text one host may have in the index; 0 is 256 MiB. Above it what its
+	// oldest recordings showed is taken out.
+	PerHost int64
+	Log     *slog.Logger // nil discards
 }
 
 // Index is the index of one store; safe for concurrent use. A driver called "sqlite" must be linked in.
@@ -42,7 +48,11 @@ type Index struct {
 }
 
 const schema = `
-CREATE TABLE recs (rec INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL);
+CREATE TABLE recs (rec INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+	host TEXT NOT NULL, bytes INTEGER NOT NULL, until INTEGER NOT NULL);
+CREATE INDEX recs_text ON recs (host, rec) WHERE bytes > 0;
+CREATE INDEX recs_part ON recs (rec) WHERE until >= 0;
+CREATE TABLE hosts (host TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
 CREATE VIRTUAL TABLE lines USING fts5(text, rec UNINDEXED, ch UNINDEXED, at UNINDEXED, tokenize = 'unicode61');
 CREATE TABLE files (rec INTEGER NOT NULL, path TEXT NOT NULL, PRIMARY KEY (rec, path)) WITHOUT ROWID;
 `
@@ -51,6 +61,9 @@ CREATE TABLE files (rec INTEGER NOT NULL, path TEXT NOT NULL, PRIMARY KEY (rec, 
 func Open(cfg Config) (*Index, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.PerHost <= 0 {
+		cfg.PerHost = perHost
 	}
 	x := &Index{cfg: cfg, live: map[string]bool{}}
 	err := x.open()
@@ -143,7 +156,7 @@ func (x *Index) Update(ctx context.Context) error {
 		if s, err := x.cfg.Store.Lookup(id); err != nil {
 			delete(x.live, id)
 		} else if !s.Live {
-			list = append(list, store.Change{ID: id, Size: s.Size, Complete: s.Complete, Sealed: s.Meta.Sealed})
+			list = append(list, store.Change{ID: id, Host: s.Meta.HostID, Size: s.Size, Complete: s.Complete, Sealed: s.Meta.Sealed})
 		}
 	}
 	for _, c := range list { // oldest first, so that later rows are newer
@@ -228,16 +241,49 @@ func (x *Index) forget(ctx context.Context, k known) error {
 	return tx.Commit()
 }
 
-// remove takes a recording's rows, which are one run, out.
+// remove takes a recording out.
 func remove(ctx context.Context, tx *sql.Tx, k known) error {
+	if err := empty(ctx, tx, k); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, "DELETE FROM recs WHERE rec = ?", k.rec)
+	return err
+}
+
+// empty takes a recording's rows, which are one run, out.
+func empty(ctx context.Context, tx *sql.Tx, k known) error {
 	if _, err := tx.ExecContext(ctx, "DELETE FROM lines WHERE rowid BETWEEN ? AND ?", k.first, k.last); err != nil {
 		return err
 	}
 	if _, err := tx.ExecContext(ctx, "DELETE FROM files WHERE rec = ?", k.rec); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, "DELETE FROM recs WHERE rec = ?", k.rec)
+	if _, err := tx.ExecContext(ctx, "UPDATE hosts SET bytes = bytes - (SELECT bytes FROM recs WHERE rec = ?1) WHERE host = (SELECT host FROM recs WHERE rec = ?1)", k.rec); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, "UPDATE recs SET bytes = 0, until = 0 WHERE rec = ?", k.rec)
 	return err
+}
+
+// trim takes the text of a host's oldest recordings out while it has more than its share, but never that of
+// the recording rec.
+func (x *Index) trim(ctx context.Context, tx *sql.Tx, host string, rec int64) error {
+	for {
+		var has int64
+		if err := tx.QueryRowContext(ctx, "SELECT bytes FROM hosts WHERE host = ?", host).Scan(&has); err != nil || has <= x.cfg.PerHost {
+			return err
+		}
+		var old known
+		switch err := tx.QueryRowContext(ctx, "SELECT rec, first, last FROM recs WHERE host = ? AND bytes > 0 ORDER BY rec LIMIT 1", host).Scan(&old.rec, &old.first, &old.last); {
+		case err != nil && !errors.Is(err, sql.ErrNoRows):
+			return err
+		case err != nil || old.rec == rec:
+			return nil
+		}
+		if err := empty(ctx, tx, old); err != nil {
+			return err
+		}
+	}
 }
 
 // add indexes one recording anew. One that cannot be read is noted as it is, so that it is not
@@ -245,8 +291,10 @@ func remove(ctx context.Context, tx *sql.Tx, k known) error {
 func (x *Index) add(ctx context.Context, c store.Change) error {
 	t, err := x.read(c)
 	var sealed *recording.SealedError
+	until := int64(whole)
 	if err != nil {
 		if !errors.As(err, &sealed) {
+			until = 0
 			x.cfg.Log.Warn("search index: recording cannot be read", "recording", c.ID, "err", err)
 		}
 		t = &transcript.Transcript{}
@@ -278,8 +326,10 @@ func (x *Index) add(ctx context.Context, c store.Change) error {
 		return err
 	}
 	defer put.Close()
+	bytes := int64(0)
 	line := func(ch uint32, at time.Duration, text string) error {
 		row++
+		bytes += int64(len(text))
 		_, err := put.ExecContext(ctx, row, text, rec, ch, (at + time.Millisecond - time.Microsecond).Milliseconds())
 		return err
 	}
@@ -300,6 +350,7 @@ func (x *Index) add(ctx context.Context, c store.Change) error {
 			return err
 		}
 		for _, p := range m.Paths {
+			bytes += int64(len(p))
 			if _, err := tx.ExecContext(ctx, "INSERT OR IGNORE INTO files (rec, path) VALUES (?, ?)", rec, p); err != nil {
 				return err
 			}
@@ -311,7 +362,18 @@ func (x *Index) add(ctx context.Context, c store.Change) error {
 		}
 	}
 	// A recording without a line takes a row number all the same, so that order and runs are clear.
-	if _, err := tx.ExecContext(ctx, "INSERT INTO recs (rec, id, size, first, last) VALUES (?, ?, ?, ?, ?)", rec, c.ID, x.sizeMark(c), first, max(row, first)); err != nil {
+	if t.Until > 0 {
+		until = t.Until.Milliseconds()
+	}
+	host := c.Host
+	if _, err := tx.ExecContext(ctx, "INSERT INTO recs (rec, id, size, first, last, host, bytes, until) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+		rec, c.ID, x.sizeMark(c), first, max(row, first), host, bytes, until); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, "INSERT INTO hosts (host, bytes) VALUES (?1, ?2) ON CONFLICT (host) DO UPDATE SET bytes = bytes + ?2", host, bytes); err != nil {
+		return err
+	}
+	if err := x.trim(ctx, tx, host, rec); err != nil {
 		return err
 	}
 	return tx.Commit()

@@ -27,7 +27,9 @@ type Hit struct {
 	Summary store.Summary
 	Lines   []Line
 	More    bool // there are more lines than are given, which are the last ones
-	done    bool
+	// Until is where the index of it ends; negative: it has all of it.
+	Until time.Duration
+	done  bool
 }
 
 // Line is a line that fits.
@@ -108,7 +110,7 @@ func inOrder(hits []Hit) []Hit {
 
 // chunk reads rows below before and stops where it knows that the rest of a recording is not wanted.
 func (x *Index) chunk(ctx context.Context, q Query, match string, hits []Hit, before int64) ([]Hit, int64, bool, error) {
-	rows, err := x.db.QueryContext(ctx, `SELECT lines.rowid, lines.text, lines.ch, lines.at, recs.id, recs.first FROM lines JOIN recs ON recs.rec = lines.rec
+	rows, err := x.db.QueryContext(ctx, `SELECT lines.rowid, lines.text, lines.ch, lines.at, recs.id, recs.first, recs.until FROM lines JOIN recs ON recs.rec = lines.rec
 		WHERE lines MATCH ? AND lines.rowid < ? ORDER BY lines.rowid DESC LIMIT ?`, match, before, chunk)
 	if err != nil {
 		return hits, before, false, err
@@ -118,10 +120,10 @@ func (x *Index) chunk(ctx context.Context, q Query, match string, hits []Hit, be
 	over := int64(1) << 62 // rows from here on are read over
 	for rows.Next() {
 		n++
-		var row, at, first int64
+		var row, at, first, until int64
 		var l Line
 		var id string
-		if err := rows.Scan(&row, &l.Text, &l.Channel, &at, &id, &first); err != nil {
+		if err := rows.Scan(&row, &l.Text, &l.Channel, &at, &id, &first, &until); err != nil {
 			return hits, before, false, err
 		}
 		before = row
@@ -143,7 +145,7 @@ func (x *Index) chunk(ctx context.Context, q Query, match string, hits []Hit, be
 				over = first
 				continue
 			}
-			hits = append(hits, Hit{Summary: s})
+			hits = append(hits, Hit{Summary: s, Until: time.Duration(until) * time.Millisecond})
 		}
 		h := &hits[len(hits)-1]
 		if len(h.Lines) == q.Lines {
@@ -183,6 +185,53 @@ func matchOf(words, suffix string) string {
 		}
 	}
 	return strings.Join(parts, " AND ")
+}
+
+// maxPartial is how many recordings Partial looks at, the newest.
+const maxPartial = 10_000
+
+// Partial is what of the recordings that somebody may see is not in the index.
+type Partial struct {
+	Recordings int
+	Hosts      []string // a few of their names
+	More       bool     // there may be more than were looked at
+}
+
+// maxPartialHosts bounds their names.
+const maxPartialHosts = 8
+
+// Partial counts the recordings of which only the beginning is in the index, or nothing any more.
+func (x *Index) Partial(ctx context.Context, may func(*store.Summary) bool) (Partial, error) {
+	var p Partial
+	if may == nil {
+		return p, nil
+	}
+	rows, err := x.db.QueryContext(ctx, "SELECT id FROM recs WHERE until >= 0 ORDER BY rec DESC LIMIT ?", maxPartial+1)
+	if err != nil {
+		return p, fmt.Errorf("find: %w", err)
+	}
+	defer rows.Close()
+	for n := 0; rows.Next(); n++ {
+		if n == maxPartial {
+			p.More = true
+			break
+		}
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return p, fmt.Errorf("find: %w", err)
+		}
+		s, err := x.cfg.Store.Lookup(id)
+		if err != nil || !may(&s) {
+			continue
+		}
+		if p.Recordings++; len(p.Hosts) < maxPartialHosts && !slices.Contains(p.Hosts, s.Meta.Host) {
+			p.Hosts = append(p.Hosts, s.Meta.Host)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return p, fmt.Errorf("find: %w", err)
+	}
+	return p, nil
 }
 
 // MaxPaths is how many recordings Paths gives at most, the newest.

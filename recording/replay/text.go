@@ -141,11 +141,19 @@ type (
 		Viewer     viewerJSON `json:"viewer"`
 		Recordings []hitJSON  `json:"recordings"`
 		Next       string     `json:"next,omitempty"`
+		// Partial is what of the recordings one may see the index does not have; the first page says it.
+		Partial *partialJSON `json:"partial,omitempty"`
+	}
+	partialJSON struct {
+		Recordings int      `json:"recordings"`
+		Hosts      []string `json:"hosts"` // some of them
+		More       bool     `json:"more,omitempty"`
 	}
 	hitJSON struct {
 		summaryJSON
-		Lines []lineJSON `json:"lines"`
-		More  bool       `json:"more,omitempty"`
+		IndexedUntil *float64   `json:"indexed_until,omitempty"` // what came after this second is not in the index
+		Lines        []lineJSON `json:"lines"`
+		More         bool       `json:"more,omitempty"`
 	}
 	foundOneJSON struct {
 		Lines []lineJSON `json:"lines"`
@@ -297,7 +305,8 @@ func (v *Viewer) search(w http.ResponseWriter, r *http.Request, id policy.Identi
 	if err := v.note("recording.search", id, nil, -1, map[string]string{"q": words, "before": q.Get("before")}); err != nil {
 		return err
 	}
-	hits, next, err := v.cfg.Search.Search(r.Context(), find.Query{Words: words, May: v.asker(id), Before: before, Limit: limit})
+	may := v.asker(id)
+	hits, next, err := v.cfg.Search.Search(r.Context(), find.Query{Words: words, May: may, Before: before, Limit: limit})
 	if errors.Is(err, find.ErrNoWords) {
 		return &refusal{http.StatusBadRequest, "say what to look for: a word with a letter or a digit", ""}
 	}
@@ -305,8 +314,21 @@ func (v *Viewer) search(w http.ResponseWriter, r *http.Request, id policy.Identi
 		return err
 	}
 	out := foundJSON{Viewer: viewerJSON{id.Who(), id.Name}, Recordings: []hitJSON{}}
+	if before == 0 {
+		p, err := v.cfg.Search.Partial(r.Context(), may)
+		if err != nil {
+			return err
+		}
+		if p.Recordings > 0 {
+			out.Partial = &partialJSON{p.Recordings, p.Hosts, p.More}
+		}
+	}
 	for i := range hits {
 		h := hitJSON{summaryJSON: summarize(id, &hits[i].Summary), Lines: []lineJSON{}, More: hits[i].More}
+		if u := hits[i].Until; u >= 0 {
+			s := seconds(u)
+			h.IndexedUntil = &s
+		}
 		for _, l := range hits[i].Lines {
 			h.Lines = append(h.Lines, lineJSON{Channel: l.Channel, T: seconds(l.At), Text: l.Text, Command: -1})
 		}

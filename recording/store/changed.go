@@ -11,6 +11,7 @@ import (
 // Change is what somebody who keeps up with a store needs to know of one recording.
 type Change struct {
 	ID       string
+	Host     string // its node id
 	Size     int64
 	Complete bool
 	Sealed   bool // its frames are encrypted
@@ -41,7 +42,7 @@ func (s *Store) Known(id string) bool {
 
 // change is what Changes says of r. mu is held.
 func (s *Store) change(r *rec, now time.Time) Change {
-	return Change{ID: r.id, Size: r.sum.Size, Complete: r.sum.Complete, Sealed: r.sum.Meta.Sealed, Live: s.live(r, now)}
+	return Change{ID: r.id, Host: r.host, Size: r.sum.Size, Complete: r.sum.Complete, Sealed: r.sum.Meta.Sealed, Live: s.live(r, now)}
 }
 
 // noteChange is called with mu held.

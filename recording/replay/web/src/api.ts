@@ -155,7 +155,8 @@ export interface TextLine { ch: number; t: number; text: string; command: number
 export interface Command { ch: number; t: number; end?: number; text: string; source: string; exit?: number; signal?: string }
 export interface Mark { ch: number; t: number; end?: number; kind: string; text: string; failed?: boolean }
 export interface Transcript { commands: Command[]; marks: Mark[]; lines: TextLine[]; total: number; until?: number }
-export interface Hit extends Summary { lines: TextLine[]; more?: boolean }
+export interface Hit extends Summary { lines: TextLine[]; more?: boolean; indexed_until?: number }
+export interface Partial { recordings: number; hosts: string[]; more?: boolean }
 export interface Run { s: string; w: number; f?: number; b?: number; r?: boolean; d?: boolean } // text, columns, colours, turned round, bold
 export interface LastScreen { cols: number; rows: number; lines: string[]; paint: Run[][] }
 
@@ -169,7 +170,7 @@ export function searchIn(id: string, q: string, regex: boolean): Promise<{ lines
   return get(`${base}/api/recordings/${encodeURIComponent(id)}/search?${p}`);
 }
 
-export function search(q: string, before?: string): Promise<{ viewer: Viewer; recordings: Hit[]; next?: string }> {
+export function search(q: string, before?: string): Promise<{ viewer: Viewer; recordings: Hit[]; partial?: Partial; next?: string }> {
   const p = new URLSearchParams({ q });
   if (before) p.set("before", before);
   return get(`${base}/api/search?${p}`);

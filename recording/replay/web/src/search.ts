@@ -9,6 +9,7 @@ export async function showSearch(main: HTMLElement): Promise<void> {
   const form = h("form", { class: "tools", role: "search" }, box, h("button", { class: "more plainbutton" }, "Search"));
   const found = h("div", { class: "found" });
   const note = h("p", { class: "note", role: "status" });
+  const partial = h("p", { class: "note partial" });
   const more = h("button", { type: "button", class: "more", hidden: true }, "Older recordings");
   let next: string | undefined;
   let asked = 0;
@@ -32,6 +33,7 @@ export async function showSearch(main: HTMLElement): Promise<void> {
       for (const r of page.recordings) add(found, hit(r, q));
       next = page.next;
       more.hidden = !next;
+      if (!older) partial.textContent = page.partial ? incomplete(page.partial) : "";
       note.textContent = found.childElementCount === 0 ? "That was on no screen that you may see." : "";
     } catch (err) {
       if (mine === asked) note.textContent = err instanceof Error ? err.message : String(err);
@@ -43,7 +45,7 @@ export async function showSearch(main: HTMLElement): Promise<void> {
     void run(false);
   });
   more.addEventListener("click", () => void run(true));
-  replace(main, h("section", { class: "searching" }, h("h1", { class: "unseen" }, "Search what was on the screens"), form, found, note, more));
+  replace(main, h("section", { class: "searching" }, h("h1", { class: "unseen" }, "Search what was on the screens"), form, partial, found, note, more));
   box.focus();
   await run(false);
 }
@@ -59,7 +61,14 @@ function hit(r: api.Hit, q: string): HTMLElement {
   return h("article", { class: "hit", "data-id": r.id },
     h("h2", null, h("a", { href: at() }, r.who || r.src, h("span", { class: "dim" }, " as "), r.local_user, h("span", { class: "dim" }, " on "), r.host), h("small", null, when(r.start))),
     h("ol", null, ...r.lines.map((l) => h("li", null, h("a", { href: at(l.t, l.ch) }, h("time", null, clock(l.t, true)), " ", h("code", null, ...marked(l.text, q)))))),
-    r.more && h("small", null, "and earlier lines"));
+    r.more && h("small", null, "and earlier lines"),
+    r.indexed_until !== undefined && h("small", { class: "partial" }, `what came after ${clock(r.indexed_until)} is not searched here: look inside this recording`));
+}
+
+// incomplete says what this search does not look at.
+function incomplete(p: api.Partial): string {
+  const n = p.recordings === 1 ? "One recording that you may see is" : `${p.more ? "More than " : ""}${p.recordings} recordings that you may see are`;
+  return `${n} not searched whole, of ${p.hosts.join(", ")}: search inside them.`;
 }
 
 // marked shows where the words are in a line.
