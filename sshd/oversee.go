@@ -1,8 +1,12 @@
 package sshd
 
 import (
+	"cmp"
 	"errors"
+	"net/netip"
+	"slices"
 	"strings"
+	"time"
 
 	"tssh/policy"
 	"tssh/recording/audit"
@@ -59,6 +63,31 @@ func (s *Server) session(id string) *link {
 		}
 	}
 	return nil
+}
+
+// Open is a session that is open and not recorded.
+type Open struct {
+	ID        string
+	Src       policy.Identity
+	SrcAddr   netip.Addr
+	LocalUser policy.LocalUser
+	UID       uint32
+	Start     time.Time
+	Why       string // in words, where it should be recorded; "" where its rule wants none
+}
+
+// Unrecorded lists the sessions that are open and not recorded, or not any more, the oldest first.
+func (s *Server) Unrecorded() []Open {
+	var out []Open
+	for _, l := range s.all() {
+		l.mu.Lock()
+		if l.id != "" && l.state == control.Running && l.keep.Off && l.revoked == nil {
+			out = append(out, Open{ID: l.id, Src: l.src, SrcAddr: l.srcAddr, LocalUser: l.grant.user, UID: l.grant.account.UID, Start: l.began, Why: l.keep.Why})
+		}
+		l.mu.Unlock()
+	}
+	slices.SortFunc(out, func(a, b Open) int { return cmp.Or(a.Start.Compare(b.Start), cmp.Compare(a.ID, b.ID)) })
+	return out
 }
 
 // overseer is who by is, in words for the person of the session.

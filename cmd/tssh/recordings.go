@@ -43,6 +43,9 @@ type recordingRow struct {
 	Live      bool            `json:"live"`
 	Sealed    bool            `json:"sealed,omitempty"`
 	Unsealed  string          `json:"unsealed,omitempty"` // why it is not sealed as the policy asks, in the hub's words
+	// Unrecorded is a session that runs and is not recorded: it can be ended, and not watched.
+	Unrecorded bool   `json:"unrecorded,omitempty"`
+	Why        string `json:"why,omitempty"` // it is not recorded although it should be
 }
 
 // hub is an HTTP client for the viewer, which knows who asks by the mesh.
@@ -145,7 +148,12 @@ func (a *app) sessions(ctx context.Context, args []string) error {
 		if r.Command != "" {
 			what += ": " + r.Command
 		}
-		if r.Live {
+		switch {
+		case r.Unrecorded && r.Why != "":
+			what = "not recorded (live): " + r.Why
+		case r.Unrecorded:
+			what = "not recorded (live)"
+		case r.Live:
 			what += " (live)"
 		}
 		if r.Unsealed != "" {
@@ -182,12 +190,17 @@ func recordingRows(ctx context.Context, hc *http.Client, filter string) ([]recor
 				recordingRow
 				Type string `json:"type"`
 			} `json:"recordings"`
-			Next string `json:"next"`
+			Next       string         `json:"next"`
+			Unrecorded []recordingRow `json:"unrecorded"`
 		}
 		err = json.NewDecoder(io.LimitReader(resp.Body, maxList)).Decode(&page)
 		resp.Body.Close()
 		if err != nil {
 			return nil, failed("the hub's list of recordings is not understood: %v", err)
+		}
+		for _, r := range page.Unrecorded {
+			r.Unrecorded, r.Live, r.Duration = true, true, max(0, time.Since(r.Start).Seconds())
+			rows = append(rows, r)
 		}
 		for _, r := range page.Recordings {
 			r.Kind = r.Type

@@ -18,6 +18,12 @@ func (h *host) live(ctx context.Context, c *netmap.Client, srv *sshd.Server) err
 	l, err := live.NewHost(live.HostConfig{
 		HTTP: c.HTTP, Log: h.log,
 		End: func(e live.End) error { return endSession(c.Map(), srv, e) },
+		Open: func() (out []live.Open) {
+			for _, o := range srv.Unrecorded() {
+				out = append(out, live.Open{Session: o.ID, Of: byOf(o.Src), Addr: o.SrcAddr.String(), LocalUser: string(o.LocalUser), UID: o.UID, Since: o.Start.UTC(), Why: o.Why})
+			}
+			return out
+		},
 		Watched: func(w live.Watched) {
 			h.spool.Watch(w.Session, len(w.Watchers) > 0)
 			var who []policy.Identity
@@ -66,4 +72,12 @@ func asker(m *netmap.Map, by live.By) (policy.Identity, bool) {
 		return id, true
 	}
 	return own, own.User == id.User && slices.Equal(slices.Sorted(slices.Values(own.Tags)), slices.Sorted(slices.Values(id.Tags)))
+}
+
+func byOf(id policy.Identity) live.By {
+	by := live.By{ID: id.ID, Node: id.Name, Login: string(id.User), Role: string(id.Role)}
+	for _, t := range id.Tags {
+		by.Tags = append(by.Tags, string(t))
+	}
+	return by
 }

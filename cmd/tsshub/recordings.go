@@ -51,6 +51,16 @@ type recordingList struct {
 	Recordings []recordingInfo   `json:"recordings"`
 	Deleted    []store.Tombstone `json:"deleted,omitempty"`
 	Next       string            `json:"next,omitempty"`
+	Unrecorded []unrecordedInfo  `json:"unrecorded,omitempty"` // sessions that run and are not recorded
+}
+
+type unrecordedInfo struct {
+	ID        string    `json:"id"`
+	Start     time.Time `json:"start"`
+	Person    string    `json:"person"`
+	Host      string    `json:"host"`
+	LocalUser string    `json:"local_user"`
+	Why       string    `json:"why,omitempty"` // where it should be recorded
 }
 
 // serveRecordings answers the verbs about recordings.
@@ -112,7 +122,12 @@ func (r *rooms) recordingVerb(ctx context.Context, verb, who string, q recording
 		}
 		return q, r.store.Release(q.ID)
 	case "delete":
-		return r.store.Delete(q.ID, who, q.Reason) // audited by deleting
+		t, err := r.store.Delete(q.ID, who, q.Reason) // audited by deleting
+		if errors.Is(err, store.ErrHeld) || errors.Is(err, store.ErrLive) {
+			err = errors.Join(err, r.cfg.Audit(audit.Entry{Time: time.Now(), Kind: "recording.delete", Who: who, Session: q.ID, Verdict: "deny", Text: q.Reason,
+				Extra: map[string]string{"reason": strings.TrimPrefix(err.Error(), "store: ")}}))
+		}
+		return t, err
 	case "end":
 		by := administrator(who)
 		return q, replay.End(ctx, r.viewerConfig(replay.Config{}), by, q.ID, q.Reason)
@@ -136,6 +151,15 @@ func (r *rooms) listRecordings(q recordingRequest) (recordingList, error) {
 		}
 		out.Recordings = append(out.Recordings, recordingInfo{ID: s.Meta.ID, Start: s.Meta.Start, Duration: s.Duration, Size: s.Size, Person: person, Host: s.Meta.Host,
 			LocalUser: s.Meta.LocalUser, Live: s.Live, Complete: s.Complete, Problem: s.Problem, Unsealed: s.Unsealed, Hold: r.store.Held(s.Meta.ID)})
+	}
+	if q.Before == "" && r.live != nil && r.cfg.Coord != nil {
+		for _, u := range replay.Open(r.viewerConfig(replay.Config{}), q.Words, func(*store.Summary) bool { return true }) {
+			person := u.Meta.Login
+			if person == "" {
+				person = u.Meta.Src
+			}
+			out.Unrecorded = append(out.Unrecorded, unrecordedInfo{u.Meta.ID, u.Meta.Start, person, u.Meta.Host, u.Meta.LocalUser, u.Why})
+		}
 	}
 	var err error
 	if q.Words == "" && q.Before == "" {
@@ -255,6 +279,7 @@ func (c *cli) recordingList(words string) error {
 		if err := c.post(recordingPath+"list", recordingRequest{Words: words, Before: before}, &page); err != nil {
 			return err
 		}
+		all.Unrecorded = append(all.Unrecorded, page.Unrecorded...)
 		all.Recordings, all.Deleted, all.Next = append(all.Recordings, page.Recordings...), append(all.Deleted, page.Deleted...), page.Next
 		if page.Next == "" {
 			break
@@ -264,6 +289,13 @@ func (c *cli) recordingList(words string) error {
 		return c.printJSON(all)
 	}
 	var rows [][]string
+	for _, u := range all.Unrecorded {
+		state := "live, not recorded"
+		if u.Why != "" {
+			state += ": " + u.Why
+		}
+		rows = append(rows, []string{u.ID, u.Start.UTC().Format("2006-01-02 15:04"), time.Since(u.Start).Round(time.Second).String(), "", u.Person, u.LocalUser + "@" + u.Host, state})
+	}
 	for _, r := range all.Recordings {
 		state := "complete"
 		switch {

@@ -104,7 +104,7 @@ func TestRecordingVerbs(t *testing.T) {
 	for _, e := range audited {
 		kinds = append(kinds, strings.TrimPrefix(e.Kind, "recording."))
 	}
-	if got := strings.Join(kinds, " "); got != "list hold delete list release" {
+	if got := strings.Join(kinds, " "); got != "list hold delete delete list release" {
 		t.Errorf("audited: %s", got)
 	}
 

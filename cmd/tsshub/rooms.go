@@ -167,6 +167,7 @@ func (r *rooms) onLoopback(ctx context.Context, l net.Listener, announce func(st
 		l.Close()
 		return err
 	}
+	defer v.Close()
 	announce("http://" + l.Addr().String() + "/?token=" + token)
 	return serveUntil(ctx, l, v)
 }
@@ -182,6 +183,9 @@ func (r *rooms) viewer(c replay.Config) (*replay.Viewer, error) {
 
 func (r *rooms) viewerConfig(c replay.Config) replay.Config {
 	c.Search, c.Live, c.Keys = r.search, r.live, r.cfg.Keys
+	if r.cfg.Coord != nil {
+		c.Node = r.cfg.Coord.Node
+	}
 	c.Store, c.Policy, c.Audit, c.Log = r.store, r.cfg.Coord.Policy, r.cfg.Audit, r.cfg.Log
 	return c
 }
@@ -229,6 +233,7 @@ func (r *rooms) serveMesh(ctx context.Context, n *netnode.Node, c *netmap.Client
 	if err != nil {
 		return err
 	}
+	defer v.Close()
 	var wg sync.WaitGroup
 	errs := make([]error, len(listeners))
 	for i, l := range listeners {

@@ -70,8 +70,8 @@ func sealedWrong(want []string, sealed bool, to []string) string {
 // limited audits that a host has used up its share of the recorder.
 func (r *rooms) limited(host, limit, say string) {
 	name := host
-	if n, ok := r.cfg.Coord.NodeName(host); ok {
-		name = n
+	if n, ok := r.cfg.Coord.Node(host); ok {
+		name = n.Name
 	}
 	if err := r.cfg.Audit(audit.Entry{Time: time.Now(), Kind: "recording.limit", Who: name, Node: name, Host: name, Verdict: "deny", Text: say, Extra: map[string]string{"limit": limit}}); err != nil {
 		r.cfg.Log.Error("audit", "err", err)

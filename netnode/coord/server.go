@@ -533,15 +533,15 @@ func (s *Server) Named(name string) (id string, ok bool) {
 	return id, ok
 }
 
-// NodeName is the name of a node that there is, expired or not.
-func (s *Server) NodeName(id string) (string, bool) {
+// Node is who a node is that there is, expired or not.
+func (s *Server) Node(id string) (policy.Identity, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	n := s.st.nodes[id]
 	if n == nil {
-		return "", false
+		return policy.Identity{}, false
 	}
-	return n.rec.Name, true
+	return s.st.identity(n.rec), true
 }
 
 // randomID is a short name that nobody can guess and that is never used again.

@@ -13,6 +13,11 @@
 //	              {"state":[{"session":ID,"watchers":[...]}]}      first of all: all that are watched
 //	              {"ping":true}
 //	host to hub   {"n":7,"done":true}, {"n":7,"code":CODE,"say":WORDS}, {"pong":true}
+//	              {"open":[{"session":ID,"of":{...},"local_user":NAME,"uid":N,"since":TIME,"why":WORDS}]}
+//
+// The last is all sessions that run and are not recorded (at most 256, the latest), first of all and when they are others
+// (seen within two seconds). The hub knows no other way that they are; it takes it as the host's word, shows them, and
+// orders can be about them as about those that are recorded.
 //
 // CODE is denied, gone (there is no such session any more) or failed. Fields that a side does
 // not know are passed over, so that either may be of a later version.

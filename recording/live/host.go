@@ -1,7 +1,9 @@
 package live
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +17,9 @@ import (
 // Forget is how long a host keeps what it knows of watchers while no hub answers.
 const Forget = 20 * time.Second
 
+// openEvery is how often a host looks whether its sessions that are not recorded are others.
+const openEvery = 2 * time.Second
+
 const (
 	firstWait    = time.Second
 	longestWait  = 10 * time.Second
@@ -27,6 +32,8 @@ type HostConfig struct {
 	HTTP func() (client *http.Client, base string)
 	// End ends a session, or says why not: a *Refused, or any other error, which is a failure.
 	End func(End) error
+	// Open gives the sessions that run and are not recorded; nil: the hub is not told of them.
+	Open func() []Open
 	// Watched says who watches a session; nobody any more with an empty list. One call at a time.
 	Watched func(Watched)
 	Log     *slog.Logger // nil discards
@@ -131,6 +138,10 @@ func (h *Host) connection(ctx context.Context) (up bool, err error) {
 	}
 	var orders sync.WaitGroup
 	defer orders.Wait()
+	if h.cfg.Open != nil {
+		orders.Go(func() { h.tellOpen(ctx, answer) }) // ends with ctx
+	}
+	defer cancel()
 	slots := make(chan struct{}, maxOrders)
 	in := newLines(conn)
 	for {
@@ -159,6 +170,34 @@ func (h *Host) connection(ctx context.Context) (up bool, err error) {
 			})
 		case m.N != 0:
 			answer(toHub{N: m.N, Code: CodeFailed, Say: "this host is too old for that"})
+		}
+	}
+}
+
+// tellOpen tells of sessions that are not recorded, when they are others than before.
+func (h *Host) tellOpen(ctx context.Context, tell func(toHub)) {
+	tick := time.NewTicker(openEvery)
+	defer tick.Stop()
+	var last []byte
+	for {
+		open := h.cfg.Open()
+		open = open[max(0, len(open)-maxOpen):] // the latest
+		if open == nil {
+			open = []Open{}
+		}
+		b, err := json.Marshal(open)
+		for err == nil && len(b) > MaxLine-100 {
+			open = open[len(open)/2+1:]
+			b, err = json.Marshal(open)
+		}
+		if err == nil && !bytes.Equal(b, last) {
+			last = b
+			tell(toHub{Open: &open})
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
 		}
 	}
 }

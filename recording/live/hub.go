@@ -1,10 +1,12 @@
 package live
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -48,6 +50,7 @@ type hostConn struct {
 	mu   sync.Mutex
 	next uint64
 	wait map[uint64]chan toHub
+	open []Open // sessions that are not recorded
 }
 
 // watched is a session that somebody watches.
@@ -183,6 +186,14 @@ func (c *hostConn) read(r io.Reader) error {
 			return err
 		}
 		c.mu.Lock()
+		if m.Open != nil {
+			c.open = nil
+			for _, o := range (*m.Open)[:min(len(*m.Open), maxOpen)] {
+				if o.bounded() {
+					c.open = append(c.open, o)
+				}
+			}
+		}
 		ch := c.wait[m.N]
 		delete(c.wait, m.N)
 		c.mu.Unlock()
@@ -337,4 +348,27 @@ func (h *Hub) Watchers(session string) []Watcher {
 		return w.list()
 	}
 	return nil
+}
+
+// Running is a session of a host that is connected, and is not recorded.
+type Running struct {
+	Host string // its node id
+	Open
+}
+
+// Open lists what hosts say runs on them and is not recorded, the latest first. All but Host is a host's word.
+func (h *Hub) Open() []Running {
+	h.mu.Lock()
+	hosts := maps.Clone(h.hosts)
+	h.mu.Unlock()
+	var out []Running
+	for id, c := range hosts {
+		c.mu.Lock()
+		for _, o := range c.open {
+			out = append(out, Running{id, o})
+		}
+		c.mu.Unlock()
+	}
+	slices.SortFunc(out, func(a, b Running) int { return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.Session, b.Session)) })
+	return out
 }

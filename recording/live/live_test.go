@@ -22,6 +22,7 @@ type site struct {
 	mu    sync.Mutex
 	told  []Watched
 	ended []End
+	open  func() []Open // what is not recorded; nil: nothing
 }
 
 func newSite(t *testing.T) *site {
@@ -60,6 +61,14 @@ func (s *site) host() (stop func()) {
 				return errors.New("a detail of the host's")
 			}
 			return &Refused{CodeDenied, "policy does not let you end this session"}
+		},
+		Open: func() []Open {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.open == nil {
+				return nil
+			}
+			return s.open()
 		},
 		Watched: func(w Watched) {
 			s.mu.Lock()

@@ -25,6 +25,7 @@ const (
 	maxWatchers = 64
 	maxWatched  = 512
 	maxOrders   = 32
+	maxOpen     = 256 // sessions that a host tells of
 	queued      = 256
 )
 
@@ -58,6 +59,36 @@ type End struct {
 	Reason  string `json:"reason"`
 }
 
+// Open is a session that runs and is not recorded, by its host's word.
+type Open struct {
+	Session   string    `json:"session"`
+	Of        By        `json:"of"`
+	Addr      string    `json:"addr,omitempty"`
+	LocalUser string    `json:"local_user"`
+	UID       uint32    `json:"uid"`
+	Since     time.Time `json:"since"`
+	Why       string    `json:"why,omitempty"` // where it should be recorded
+}
+
+// maxOpenWord bounds each word of an Open, and maxOpenTags its tags.
+const (
+	maxOpenWord = 300
+	maxOpenTags = 32
+)
+
+// bounded reports whether a host keeps to what an honest one would say.
+func (o *Open) bounded() bool {
+	if len(o.Of.Tags) > maxOpenTags {
+		return false
+	}
+	for _, w := range append([]string{o.Session, o.Of.ID, o.Of.Node, o.Of.Login, o.Of.Role, o.Addr, o.LocalUser, o.Why}, o.Of.Tags...) {
+		if len(w) > maxOpenWord {
+			return false
+		}
+	}
+	return true
+}
+
 // Codes of an End that was not carried out.
 const (
 	CodeDenied = "denied"
@@ -80,11 +111,12 @@ type toHost struct {
 }
 
 type toHub struct {
-	N    uint64 `json:"n,omitempty"`
-	Done bool   `json:"done,omitempty"`
-	Code string `json:"code,omitempty"`
-	Say  string `json:"say,omitempty"`
-	Pong bool   `json:"pong,omitempty"`
+	N    uint64  `json:"n,omitempty"`
+	Done bool    `json:"done,omitempty"`
+	Code string  `json:"code,omitempty"`
+	Say  string  `json:"say,omitempty"`
+	Pong bool    `json:"pong,omitempty"`
+	Open *[]Open `json:"open,omitempty"`
 }
 
 // line encodes a message.

@@ -55,6 +55,8 @@ type (
 		// Sealed is how many more recordings fit but for a term about what they hold (cmd, path): nobody here can
 		// look into those. It is of the range that was looked through.
 		Sealed int `json:"sealed,omitempty"`
+		// Unrecorded runs and is not recorded, or not any more; on the first page.
+		Unrecorded []unrecordedJSON `json:"unrecorded,omitempty"`
 	}
 	viewerJSON struct {
 		Who  string `json:"who"`
@@ -72,7 +74,8 @@ type (
 		ChannelList []channelJSON `json:"channel_list"`
 		MayEnd      bool          `json:"may_end,omitempty"` // the viewer may end it
 		MayDelete   bool          `json:"may_delete,omitempty"`
-		Watchers    []watcherJSON `json:"watchers,omitempty"` // of one that runs, where its rule has them shown
+		WatchShown  bool          `json:"watch_shown,omitempty"` // of one that runs: whoever watches is shown to the others and to the person
+		Watchers    []watcherJSON `json:"watchers,omitempty"`    // of one that runs, where its rule has them shown
 		Frames      []frameRow    `json:"frames"`
 		Problems    []string      `json:"problems,omitempty"`
 		Locked      bool          `json:"locked,omitempty"`    // sealed, and no key here opens it
@@ -189,6 +192,9 @@ func (v *Viewer) list(w http.ResponseWriter, r *http.Request, id policy.Identity
 	for i := range sums {
 		out.Recordings = append(out.Recordings, summarize(id, &sums[i]))
 	}
+	if query.Before == "" {
+		out.Unrecorded = v.unrecorded(id, rest, func(s *store.Summary) bool { return (!own || mine(id, s)) && terms.fit(s) })
+	}
 	respond(w, http.StatusOK, out)
 	return nil
 }
@@ -258,7 +264,7 @@ func (v *Viewer) detail(w http.ResponseWriter, r *http.Request, id policy.Identi
 func (v *Viewer) describeShort(id policy.Identity, sum *store.Summary) detailJSON {
 	m := &sum.Meta
 	out := detailJSON{summaryJSON: summarize(id, sum), Viewer: viewerJSON{id.Who(), id.Name}, Because: v.because(id, sum), UID: m.UID, Rule: m.Rule, Client: m.Client, Mesh: m.Mesh, SrcAddr: m.SrcAddr,
-		MayEnd: v.mayEnd(id, sum), MayDelete: v.mayDelete(id, sum), Watchers: v.watchers(id, sum), ChannelList: make([]channelJSON, 0, len(sum.Channels))}
+		MayEnd: v.mayEnd(id, sum), MayDelete: v.mayDelete(id, sum), WatchShown: v.watchShown(id, sum), Watchers: v.watchers(id, sum), ChannelList: make([]channelJSON, 0, len(sum.Channels))}
 	for _, c := range sum.Channels {
 		out.ChannelList = append(out.ChannelList, channelJSON{c.N, c.Type, c.Command, c.PTY, c.Cols, c.Rows, c.Opened.Seconds(), c.Closed.Seconds(), exit(c.Exit)})
 	}
@@ -311,7 +317,7 @@ func (v *Viewer) frame(w http.ResponseWriter, r *http.Request, id policy.Identit
 			return &refusal{http.StatusNotFound, "this recording has no such part", ""}
 		}
 		at := f.Index()[n].First
-		if err := v.note("recording.view", id, &sum, n, map[string]string{"from": strconv.FormatFloat(at.Seconds(), 'f', 1, 64)}); err != nil {
+		if err := v.view(id, &sum, n, at, f.Index()[n].Last); err != nil {
 			return err
 		}
 		events, key, err := f.Frame(n)

@@ -3,14 +3,18 @@ package replay
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"tssh/policy"
 	"tssh/recording"
+	"tssh/recording/audit"
+	"tssh/recording/live"
 )
 
 const hub = "http://hub.demo.internal"
@@ -184,6 +188,7 @@ func TestLooksAreAudited(t *testing.T) {
 	id := w.keep(meta("alice@example.com", "deploy", "web", w.now), shell)
 	api := hub + "/api/recordings"
 	get := func(path, from string) { body(t, w.ask("GET", api+path, from)) }
+	var viewed []audit.Entry
 	said := func() string {
 		var s []string
 		for _, e := range w.audited {
@@ -192,6 +197,9 @@ func TestLooksAreAudited(t *testing.T) {
 				t.Errorf("entry names recording %q", e.Session)
 			}
 			s = append(s, strings.TrimSpace(e.Kind+" "+e.Who+" "+at))
+			if e.Kind == "recording.viewed" {
+				viewed = append(viewed, e)
+			}
 		}
 		w.audited = nil
 		return strings.Join(s, "; ")
@@ -217,10 +225,15 @@ func TestLooksAreAudited(t *testing.T) {
 	get(fmt.Sprintf("/%s/frames/%d", id, last), fromAlice) // a jump
 	from := func(n int) string { return fmt.Sprintf("%.1f", d.Frames[n].First) }
 	expect("recording.open alice@example.com; recording.view alice@example.com " + from(0) + "; recording.view alice@example.com " + from(0) +
-		"; recording.open root@example.com; recording.view alice@example.com " + from(last))
+		"; recording.viewed alice@example.com " + from(0) + "; recording.open root@example.com; recording.view alice@example.com " + from(last) + "; recording.viewed alice@example.com " + from(0))
+	for _, e := range viewed {
+		if want := fmt.Sprintf("%.1f", d.Frames[3].Last); e.Extra["until"] != want {
+			t.Errorf("viewed until %s, want %s", e.Extra["until"], want)
+		}
+	}
 	w.now = w.now.Add(seenAgain)
 	get(fmt.Sprintf("/%s/frames/%d", id, last), fromAlice)
-	expect("recording.view alice@example.com " + from(last))
+	expect("recording.viewed alice@example.com " + from(last) + "; recording.view alice@example.com " + from(last))
 	get("/"+id+"/file", fromRoot)
 	get("/"+id+"/file", fromRoot)
 	get("/"+id+"/cast", fromRoot)
@@ -238,6 +251,140 @@ func TestLooksAreAudited(t *testing.T) {
 	w.failing = false
 	get(fmt.Sprintf("/%s/frames/1", id), fromRoot)
 	expect("recording.view root@example.com " + from(1))
+	w.viewer.Close()
+	expect("recording.viewed alice@example.com " + from(last) + "; recording.viewed root@example.com " + from(1))
+}
+
+// TestEveryAddressIsAudited: each address of the API leaves what it says it does in the audit log, with who, of what and
+// which part.
+func TestEveryAddressIsAudited(t *testing.T) {
+	w := newWorld(t)
+	id := w.keep(meta("alice@example.com", "deploy", "web", w.now), shell)
+	w.searchable()
+	w.hosted(func(live.End) error { return nil })
+	run := w.running(meta("alice@example.com", "deploy", "web", w.now), shell)
+	want := map[string]struct{ path, audited string }{
+		"GET /api/recordings":                 {"?q=alice", "recording.list q=alice"},
+		"GET /api/recordings/{id}":            {"", "recording.open"},
+		"GET /api/recordings/{id}/frames/{n}": {"", "recording.view from=0.0"},
+		"GET /api/recordings/{id}/file":       {"", "recording.download as=tsr from=0.0"},
+		"GET /api/recordings/{id}/cast":       {"?channel=1", "recording.download as=cast channel=1 from=0.0"},
+		"GET /api/recordings/{id}/transcript": {"", "recording.transcript from=2.5 until="},
+		"GET /api/recordings/{id}/search":     {"?q=nginx&re=1", "recording.search q=nginx re=1"},
+		"GET /api/recordings/{id}/text":       {"", "recording.download as=text from=0.0"},
+		"GET /api/recordings/{id}/html":       {"", "recording.download as=html from=0.0"},
+		"GET /api/recordings/{id}/screen":     {"", "recording.view as=picture from=end"},
+		"GET /api/recordings/{id}/why":        {"", "recording.why"},
+		"GET /api/search":                     {"?q=nginx", "recording.search q=nginx"},
+		"GET /api/recordings/{id}/live":       {"?from=0", "recording.watch from="},
+		"POST /api/recordings/{id}/end":       {"", "session.end person=alice@example.com"},
+		"POST /api/recordings/{id}/delete":    {"", "recording.delete person=alice@example.com"}, // refused; what is done the store has audited first
+	}
+	for pattern := range w.viewer.api() {
+		c, ok := want[pattern]
+		if !ok {
+			t.Errorf("%s: what it leaves in the audit log is not said here", pattern)
+			continue
+		}
+		method, path, _ := strings.Cut(pattern, " ")
+		of, status := id, 200
+		if strings.HasSuffix(path, "/delete") {
+			status = 403
+		}
+		if method == "POST" {
+			of = run
+		}
+		w.audited = nil
+		path = strings.NewReplacer("{id}", of, "{n}", "0").Replace(path) + c.path
+		var res *http.Response
+		if method == "POST" {
+			res = w.post(path, fromRoot, `{"reason":"enough"}`)
+		} else {
+			res = w.ask(method, hub+path, fromRoot)
+		}
+		if res.StatusCode != status && !(strings.HasSuffix(path, "/html") && page(w) != 200) {
+			t.Errorf("%s: %d", pattern, res.StatusCode)
+			continue
+		}
+		if len(w.audited) == 0 {
+			t.Errorf("%s leaves nothing", pattern)
+			continue
+		}
+		e := w.audited[0]
+		got := e.Kind
+		for _, k := range slices.Sorted(maps.Keys(e.Extra)) {
+			if v := e.Extra[k]; v != "" && k != "reason" {
+				got += " " + k + "=" + v
+			}
+		}
+		if !strings.HasPrefix(got, c.audited) || e.Who != "root@example.com" || e.Node != "desk" {
+			t.Errorf("%s: %q by %s at %s, want %q", pattern, got, e.Who, e.Node, c.audited)
+		}
+		if strings.Contains(pattern, "{id}") && (e.Session != of || e.Host != "web" || e.LocalUser != "deploy") {
+			t.Errorf("%s: about %+v", pattern, e)
+		}
+		if strings.HasSuffix(pattern, "/live") && (len(w.audited) != 2 || w.audited[1].Kind != "recording.watched" || w.audited[1].Extra["until"] == "") {
+			t.Errorf("%s: %+v", pattern, w.audited)
+		}
+	}
+}
+
+// TestWhatIsNotWatching: who only knows of a session that runs does not count as watching it; who is shown a part of it does.
+func TestWhatIsNotWatching(t *testing.T) {
+	w := newWorld(t)
+	w.hosted(func(live.End) error { return nil })
+	w.searchable()
+	id := w.running(meta("alice@example.com", "deploy", "web", w.now), shell)
+	if err := w.viewer.cfg.Search.Update(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/api/recordings", "/api/recordings?q=is:live", "/api/recordings/" + id, "/api/recordings/" + id + "/why", "/api/recordings/" + id + "/screen", "/api/search?q=nginx"} {
+		if res := w.ask("GET", hub+path, fromRoot); res.StatusCode != 200 {
+			t.Errorf("%s: %d", path, res.StatusCode)
+		}
+		if got := w.viewer.cfg.Live.Watchers(id); len(got) != 0 {
+			t.Fatalf("%s counts as watching: %+v", path, got)
+		}
+	}
+	for i, path := range []string{"/frames/0", "/transcript", "/search?q=nginx", "/file", "/cast", "/text"} {
+		id := w.running(meta("alice@example.com", "deploy", "web", w.now.Add(time.Duration(i+1)*time.Second)), shell)
+		if res := w.ask("GET", hub+"/api/recordings/"+id+path, fromRoot); res.StatusCode != 200 {
+			t.Errorf("%s: %d", path, res.StatusCode)
+		}
+		if got := w.viewer.cfg.Live.Watchers(id); len(got) != 1 || got[0].By.Login != "root@example.com" {
+			t.Errorf("%s does not count as watching: %+v", path, got)
+		}
+	}
+}
+
+// TestRefusedAndMissing: who may not see a recording is told so and nothing about it, at every address alike. That it is there is no
+// secret from whoever has its address: an id cannot be guessed.
+func TestRefusedAndMissing(t *testing.T) {
+	w := newWorld(t)
+	id := w.keep(meta("alice@example.com", "deploy", "web", w.now), ran("secret-command"))
+	w.searchable()
+	for pattern := range w.viewer.api() {
+		method, path, _ := strings.Cut(pattern, " ")
+		if !strings.Contains(path, "{id}") || method != "GET" || strings.HasSuffix(path, "/why") {
+			continue
+		}
+		for of, c := range map[string]struct {
+			status int
+			say    string
+		}{
+			id:                              {403, `{"error":"Policy does not let you see this recording."}`},
+			recording.NewID(w.now, "n-web"): {404, `{"error":"There is no recording with this id; it may have been deleted, or the address is incomplete."}`},
+		} {
+			res := w.ask("GET", hub+strings.NewReplacer("{id}", of, "{n}", "0").Replace(path)+"?q=x&from=0", fromBob)
+			if text := strings.TrimSpace(body(t, res)); res.StatusCode != c.status || text != c.say {
+				t.Errorf("%s of %s: %d %s", pattern, of, res.StatusCode, text)
+			}
+		}
+	}
+	// The page itself is the same for all, and says it by the API.
+	if a, b := w.ask("GET", hub+"/r/"+id, fromBob), w.ask("GET", hub+"/r/no-such", fromBob); a.StatusCode != b.StatusCode || body(t, a) != body(t, b) {
+		t.Error("the page of a recording that one may not see is another than that of none")
+	}
 }
 
 // TestEveryAddressIsGuarded asks each address of the API as somebody else's page would, as somebody who may not, and with

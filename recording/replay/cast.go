@@ -30,7 +30,7 @@ func (v *Viewer) cast(w http.ResponseWriter, r *http.Request, id policy.Identity
 		}
 		opt.Channel = uint32(n)
 	}
-	if err := v.note("recording.download", id, &sum, -1, map[string]string{"as": "cast", "from": "0.0"}); err != nil {
+	if err := v.note("recording.download", id, &sum, -1, map[string]string{"as": "cast", "from": "0.0", "channel": strconv.FormatUint(uint64(opt.Channel), 10)}); err != nil {
 		return err
 	}
 	src, err := v.cfg.Store.Read(sum.Meta.ID)

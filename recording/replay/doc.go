@@ -17,6 +17,7 @@
 //	/assets/NAME                       parts of the page
 //	/api/recordings?q=WORDS&own=1&before=ID
 //	                                   {"viewer":{who,node},"recordings":[summary...],"next":ID}
+//	                                   "unrecorded" has the sessions that run and are not recorded, of which one may see or end: recording/live
 //	/api/recordings/ID                 summary, description, channels, index of frames
 //	/api/recordings/ID/frames/N        {"n":N,"keyframes":[...],"events":[...]}
 //	/api/recordings/ID/file            the recording itself, .tsr
@@ -32,7 +33,7 @@
 //	/api/search?q=WORDS&before=N       {"recordings":[summary with "lines"...],"next":N}: package recording/find
 //
 //	/api/recordings/ID/live?from=N     server-sent events, below
-//	POST /api/recordings/ID/end        {"reason":WORDS}: End
+//	POST /api/recordings/ID/end        {"reason":WORDS}: End, also of one that is not recorded
 //	POST /api/recordings/ID/delete     {"reason":WORDS}: deletes it, where the rule's delete names who asks
 //
 // GET only but for the last. Times in JSON are seconds since the recording's start, bytes are base64. A refusal
@@ -59,7 +60,8 @@
 // for twenty seconds whoever asked for a part of a session that runs in another way, is told to
 // the host as watching (recording/live); where the session's rule has showWatchers they are in
 // "watchers" of the description. There the list has no picture of what runs, since it asks for
-// these by itself. While somebody watches, the host cuts frames up to five times a second.
+// these by itself, and the page of one asks before it shows anything ("watch_shown" in the description). To know of a
+// session is not to watch it: the list, the description, and a search over all recordings tell nobody. While somebody watches, the host cuts frames up to five times a second.
 //
 // # Who may see what
 //
@@ -75,9 +77,10 @@
 //	recording.open       description and index
 //	recording.view       with "from", the second at which somebody began to watch; again when they
 //	                     jump elsewhere
+//	recording.viewed     with "from" and "until": how far that went, when they jump, stop for two minutes, or the viewer is closed
 //	recording.watch      a stream began, with "from"; recording.watched: it ended, with "until"
 //	recording.download   with "as", tsr, cast, text or html
-//	recording.transcript
+//	recording.transcript with "from" and "until", the seconds of the first and the last line given
 //	recording.why
 //	recording.search     with "q"; of one recording, or of all one may see
 //	recording.denied

@@ -42,6 +42,11 @@ func End(ctx context.Context, c Config, by policy.Identity, session, reason stri
 		return &EndError{http.StatusBadRequest, "say why, in one line of at most 300 bytes: the person reads it", ""}
 	}
 	sum, err := c.Store.Lookup(session)
+	if err != nil || !sum.Live { // not recorded, or not any more
+		if open, ok := c.open(session); ok && (err != nil || open.Meta.HostID == sum.Meta.HostID) {
+			sum, err = open, nil
+		}
+	}
 	switch {
 	case err != nil:
 		return &EndError{http.StatusNotFound, "there is no session with this id", ""}

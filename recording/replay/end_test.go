@@ -40,6 +40,11 @@ func (w *world) hosted(obey func(live.End) error) (ended func() []live.End) {
 			return obey(e)
 		},
 		Watched: func(live.Watched) {},
+		Open: func() []live.Open {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.unrecorded
+		},
 	})
 	if err != nil {
 		w.t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 
 	"tssh/policy"
 	"tssh/recording/audit"
+	"tssh/recording/live"
 	"tssh/recording/store"
 )
 
@@ -34,6 +35,8 @@ type world struct {
 	audited []audit.Entry
 	now     time.Time
 	policy  *policy.Policy
+
+	unrecorded []live.Open // what the host says
 }
 
 func (w *world) swapPolicy(p *policy.Policy) {

@@ -55,7 +55,7 @@ func (v *Viewer) screen(w http.ResponseWriter, r *http.Request, id policy.Identi
 	out := []byte(`{"cols":0,"rows":0,"lines":[],"paint":[]}`)
 	// The list asks for this by itself. Nobody is shown as watching by that, so where watchers
 	// are shown there is no picture of what runs.
-	secret := v.cfg.Live != nil && sum.Live && v.may(v.cfg.Policy(), id, &sum).Named && !v.watches(id, &sum)
+	secret := v.watchShown(id, &sum) && !v.watches(id, &sum)
 	if ch, ok := terminalOf(&sum); ok && !secret {
 		if out, err = v.pictures.of(sum.Meta.ID, sum.Size, func() ([]byte, error) {
 			var s screenJSON

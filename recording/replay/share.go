@@ -66,6 +66,7 @@ func (v *Viewer) share(w http.ResponseWriter, r *http.Request, id policy.Identit
 	if out.Detail, err = v.describe(id, &sum); err != nil {
 		return err
 	}
+	out.Detail.WatchShown, out.Detail.Watchers = false, nil
 	out.Detail.Live, out.Detail.MayEnd, out.Detail.MayDelete, out.Detail.Viewer, out.Detail.Because = false, false, false, viewerJSON{}, ""
 	out.Detail.Frames = nil // the page makes it from the file
 	out.Proof = proofJSON{Exported: v.cfg.Clock().UTC().Format("2006-01-02 15:04:05 UTC"), By: id.Who()}

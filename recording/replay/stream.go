@@ -219,9 +219,14 @@ func (v *Viewer) sendState(out *eventWriter, id policy.Identity, sum *store.Summ
 	return out.raw("state", "", b)
 }
 
+// watchShown says whether whoever watches is shown.
+func (v *Viewer) watchShown(id policy.Identity, sum *store.Summary) bool {
+	return v.cfg.Live != nil && sum.Live && v.may(v.cfg.Policy(), id, sum).Named
+}
+
 // watchers is who watches a session, where its rule has that shown.
 func (v *Viewer) watchers(id policy.Identity, sum *store.Summary) []watcherJSON {
-	if v.cfg.Live == nil || !sum.Live || !v.may(v.cfg.Policy(), id, sum).Named {
+	if !v.watchShown(id, sum) {
 		return nil
 	}
 	var out []watcherJSON

@@ -183,11 +183,16 @@ func (v *Viewer) transcript(w http.ResponseWriter, r *http.Request, id policy.Id
 			return &refusal{http.StatusBadRequest, "from is the number of a line", ""}
 		}
 	}
-	if err := v.note("recording.transcript", id, &sum, 0, nil); err != nil {
-		return err
-	}
 	t, err := v.texts.of(&sum)
 	if err != nil {
+		return err
+	}
+	part := t.Lines[min(from, len(t.Lines)):min(from+linesAtOnce, len(t.Lines))]
+	of := map[string]string{"from": second(0), "until": second(0)}
+	if len(part) > 0 {
+		of = map[string]string{"from": second(part[0].At), "until": second(part[len(part)-1].At)}
+	}
+	if err := v.note("recording.transcript", id, &sum, from/linesAtOnce, of); err != nil {
 		return err
 	}
 	respond(w, http.StatusOK, transcriptOf(t, from, linesAtOnce))

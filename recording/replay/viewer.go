@@ -37,6 +37,8 @@ type Config struct {
 	Search *find.Index
 	// Live is the way to the hosts of sessions that run; nil: none can be ended here.
 	Live *live.Hub
+	// Node is who a node is; nil: of sessions that are not recorded nothing is shown.
+	Node func(id string) (policy.Identity, bool)
 	// Audit writes one entry; what cannot be audited is not shown.
 	Audit func(audit.Entry) error
 	Clock func() time.Time // nil is time.Now
@@ -54,6 +56,7 @@ type Viewer struct {
 	seen   *seen
 	pace   pace
 	texts  *texts
+	ranges ranges
 
 	streams  streams
 	pictures pictures
@@ -121,8 +124,11 @@ func (v *Viewer) api() map[string]func(http.ResponseWriter, *http.Request, polic
 	}
 }
 
-// Close gives open files back. Requests that come later open them again.
-func (v *Viewer) Close() { v.open.close() }
+// Close gives open files back, and writes down how far each look went. Requests that come later open them again.
+func (v *Viewer) Close() {
+	v.endViews(0)
+	v.open.close()
+}
 
 // ServeHTTP checks where the request comes from before anything looks at what it wants.
 func (v *Viewer) ServeHTTP(w http.ResponseWriter, r *http.Request) {

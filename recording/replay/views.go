@@ -61,6 +61,7 @@ func (s *seen) forget(key string) {
 // note writes to the audit log that id looked at sum (nil for the list), once for looks that
 // go on. What cannot be written down is not shown.
 func (v *Viewer) note(kind string, id policy.Identity, sum *store.Summary, frame int, extra map[string]string) error {
+	v.endViews(rangeIdle)
 	e := audit.Entry{Time: v.cfg.Clock(), Kind: kind, Who: id.Who(), Node: id.Name, Verdict: "accept", Extra: extra}
 	key := kind + "\n" + id.ID + "\n" + id.Name + "\n" + string(id.User)
 	if sum != nil {
@@ -68,7 +69,7 @@ func (v *Viewer) note(kind string, id policy.Identity, sum *store.Summary, frame
 		e.Text = "recording of " + person(sum)
 		key += "\n" + sum.Meta.ID
 	}
-	for _, k := range []string{"q", "own", "before"} {
+	for _, k := range []string{"q", "own", "before", "as"} {
 		key += "\n" + extra[k]
 	}
 	if !v.seen.fresh(key, frame) {

@@ -112,6 +112,12 @@ func clip(s string) string {
 	return strings.ToValidUTF8(s[:maxCommand], "") + "..."
 }
 
+// Has says whether every word occurs in what a filter looks through.
+func (s *Summary) Has(words string) bool {
+	r := rec{id: s.Meta.ID, sum: *s, words: wordsOf(&s.Meta)}
+	return r.matches(strings.Fields(strings.ToLower(words)))
+}
+
 // clone is a copy that shares nothing with s.
 func (s *Summary) clone() Summary {
 	c := *s

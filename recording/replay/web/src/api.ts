@@ -31,6 +31,9 @@ export interface Summary {
   unsealed?: string; // why it is not as the policy asks
 }
 
+// Unrecorded is a session that runs and is not recorded.
+export interface Unrecorded { id: string; start: string; host: string; src: string; who: string; local_user: string; mine: boolean; why?: string; may_end?: boolean }
+
 export interface Channel {
   n: number;
   type: string;
@@ -56,6 +59,7 @@ export interface Detail extends Summary {
   channel_list: Channel[];
   may_end?: boolean; // whoever looks at it may end it
   may_delete?: boolean;
+  watch_shown?: boolean; // it runs, and whoever watches is shown to the person
   watchers?: { who: string; node?: string; since: string; you?: boolean }[]; // of one that runs
   frames: FrameInfo[];
   problems?: string[];
@@ -76,7 +80,7 @@ export interface Happening {
 export interface Frame { n: number; keyframes: Keyframe[]; events: Happening[] }
 
 export interface Viewer { who: string; node: string }
-export interface Page { viewer: Viewer; recordings: Summary[]; next?: string; sealed?: number }
+export interface Page { viewer: Viewer; recordings: Summary[]; next?: string; sealed?: number; unrecorded?: Unrecorded[] }
 
 // Refusal is an answer the person should read.
 export class Refusal extends Error {

@@ -13,12 +13,16 @@ interface Act {
   done?: () => void;
 }
 
+// Ended is what is asked of a session here, recorded or not.
+export type Ended = Pick<api.Detail, "id" | "who" | "src" | "host" | "may_end" | "may_delete">;
+
 export interface ActButton { button: HTMLButtonElement; dialog: HTMLDialogElement }
 
-export function endButton(d: () => api.Detail): ActButton {
+export function endButton(d: () => Ended, done?: () => void): ActButton {
   return actButton(d, {
     what: "end", label: "End\u2026", title: "end this session", heading: "End this session", go: "End session",
     about: () => `${d().who || d().src} is disconnected from ${d().host}, and reads why:`,
+    done,
   });
 }
 
@@ -30,7 +34,7 @@ export function deleteButton(d: () => api.Detail): ActButton {
   });
 }
 
-function actButton(d: () => api.Detail, a: Act): ActButton {
+function actButton(d: () => Ended, a: Act): ActButton {
   const reason = h("input", { type: "text", name: "reason", required: true, maxlength: 100, autocomplete: "off", "aria-label": "reason" });
   const said = h("p", { class: "banner bad", role: "alert", hidden: true });
   const ask = h("p", null);

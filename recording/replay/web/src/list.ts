@@ -2,6 +2,7 @@
 
 import * as api from "./api";
 import { h, replace } from "./dom";
+import { endButton } from "./end";
 import { length, size, when } from "./format";
 import { filterBar } from "./terms";
 import { keptThumb, thumb } from "./thumb";
@@ -22,6 +23,7 @@ export async function showList(main: HTMLElement): Promise<void> {
   const table = h("table", { class: "list" }, h("thead", null, h("tr", null, ...head)), rows);
   const note = h("div", { class: "note", role: "status" });
   const sealed = h("p", { class: "sealednote", role: "status", hidden: true });
+  const unrecorded = h("div", { class: "unrecorded" });
   const more = h("button", { type: "button", class: "more", hidden: true }, "Older recordings");
   let next: string | undefined;
   let pending: AbortController | undefined;
@@ -76,6 +78,11 @@ export async function showList(main: HTMLElement): Promise<void> {
         else if (r.pty) inView.observe(tr);
       }
       live ||= r.live;
+    }
+    if (!older) {
+      // A question that is being answered is not taken away.
+      if (!unrecorded.querySelector("dialog[open]")) replace(unrecorded, ...unrecordedRows(page.unrecorded ?? [], () => run(load(false))));
+      live ||= (page.unrecorded ?? []).length > 0;
     }
     if (on) rows.querySelector<HTMLElement>(on.id ? `tr[data-id="${CSS.escape(on.id)}"] a` : `tr[data-first="${CSS.escape(on.first!)}"] button`)?.focus({ preventScroll: true });
     next = page.next;
@@ -147,11 +154,23 @@ export async function showList(main: HTMLElement): Promise<void> {
   document.title = "Recordings";
   replace(main, h("section", { class: "listing" }, h("h1", { class: "unseen" }, "Recordings"),
     h("div", { class: "tools" }, box, h("div", { class: "switch", role: "group", "aria-label": "whose" }, all, mine), pics),
-    bar.el, table, note, sealed, more));
+    bar.el, unrecorded, table, note, sealed, more));
   window.setInterval(() => {
     // Only the first page is refreshed: reading further down must not be disturbed.
     if (live && !document.hidden && rows.querySelectorAll("[data-id]").length <= FIRST) run(load(false));
   }, REFRESH);
+}
+
+// unrecordedRows are the sessions that run and are not recorded: that they are there, and the way to end them.
+function unrecordedRows(list: api.Unrecorded[], ended: () => void): Node[] {
+  if (list.length === 0) return [];
+  return [h("h2", null, "Running and not recorded"), h("ul", null, ...list.map((u) => {
+    const end = endButton(() => u, ended);
+    end.button.hidden = !u.may_end;
+    return h("li", { "data-id": u.id }, h("b", null, u.who || u.src), h("span", { class: "dim" }, " as "), u.local_user, h("span", { class: "dim" }, " on "), u.host,
+      h("span", { class: "dim" }, " since "), h("time", { datetime: u.start, title: new Date(u.start).toLocaleString() }, when(u.start)),
+      u.why ? h("small", null, u.why) : null, end.button, end.dialog);
+  }))];
 }
 
 // Fold gathers neighbours that no person typed at: commands and copies of one person from one machine, which a playbook

@@ -1,6 +1,7 @@
 // The player: the page around a recording, its keys, and what its address says.
 
 import * as api from "./api";
+import { askToWatch } from "./ask";
 import { h, replace } from "./dom";
 import { deleteButton, endButton } from "./end";
 import { follow } from "./follow";
@@ -33,11 +34,12 @@ const KEYS: [string, string][] = [
   ["?", "these keys"],
 ];
 
-export async function showPlayer(main: HTMLElement, id: string): Promise<void> {
+export async function showPlayer(main: HTMLElement, id: string, asked = false): Promise<void> {
   // A page that was opened from a file keeps its place behind the #.
   const params = new URLSearchParams(api.isOffline() ? location.hash.slice(1) : location.search);
   const detail = await api.detail(id);
   if (detail.locked) return showLocked(main, detail);
+  if (detail.watch_shown && !asked) return askToWatch(main, detail, () => showPlayer(main, id, true));
   const rec = new Recording(detail);
   const d = () => rec.d;
   const viewer = document.getElementById("viewer"); // not in a page that was shared
