@@ -53,7 +53,7 @@ func TestAddingReadsNoMoreOfALongList(t *testing.T) {
 			t.Fatal(err)
 		}
 		pages()
-		if err := w.x.add(t.Context(), store.Change{ID: id, Size: s.Size, Complete: s.Complete}); err != nil {
+		if err := w.x.add(t.Context(), store.Change{ID: id, Host: "n-web", Size: s.Size, Complete: s.Complete}); err != nil {
 			t.Fatal(err)
 		}
 		return pages()
@@ -62,7 +62,7 @@ func TestAddingReadsNoMoreOfALongList(t *testing.T) {
 	few := add()
 	const many = 50_000
 	if _, err := w.x.db.Exec(`WITH RECURSIVE n(i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n WHERE i < 100 + ?)
-		INSERT INTO recs (rec, id, size, first, last) SELECT i, printf('20260101-000000-%016x', i), 4000, i, i FROM n`, many); err != nil {
+		INSERT INTO recs (rec, id, size, first, last, host, bytes, until) SELECT i, printf('20260101-000000-%016x', i), 4000, i, i, 'n-web', 40, -1 FROM n`, many); err != nil {
 		t.Fatal(err)
 	}
 	long := add()
