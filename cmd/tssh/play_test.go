@@ -199,6 +199,8 @@ func TestPlayOnATerminal(t *testing.T) {
 		"quit":               {speed: 1, keys: []string{"q"}},
 		"pause and seek":     {speed: 1, keys: []string{" ", "\x1b[C", "q"}, shows: "line 4"},
 		"seek back":          {speed: 1, keys: []string{" ", "\x1b[F", "\x1b[H", "q"}, shows: "paused 1x  0:00:00.0"},
+		"other terminals":    {speed: 1, keys: []string{" ", "\x1b[4~", "\x1b[1~", "\x1b[8~", ",", "q"}, shows: "paused 1x  0:00:09.0"},
+		"pages":              {speed: 1, keys: []string{" ", "\x1b[6~", "\x1b[5~", ".", ".", "q"}, shows: "paused 1x  0:00:02.0"},
 		"to the end by key":  {speed: 1, keys: []string{"\x1b[F", "q"}, shows: "done 漢"},
 		"faster, slower":     {speed: 1, keys: []string{" ", "+", "+", "-", "q"}, shows: "2x"},
 		"find":               {speed: 1, keys: []string{"/line [67]\r", "n", "q"}, shows: "2 found  paused 1x  0:00:07"},

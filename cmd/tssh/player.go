@@ -17,7 +17,7 @@ import (
 // player shows a track on a terminal. What it writes there is all its own: moves,
 // colours and text from the emulator, never the recorded bytes.
 //
-//	space pause     + - faster, slower     left right 5 s     up down 1 min
+//	space pause     + - faster, slower     left right 5 s     up down 1 min, pages too
 //	. , one step    i pauses as recorded   home end           q quit
 //	/ find          n N next, previous hit { } previous, next command
 //	0 to 9 tenths   ? the keys
@@ -287,6 +287,9 @@ func (p *player) readKeys() {
 	}
 }
 
+// editKeys are the ends of the sequences that many terminals, screen and tmux among them, send for these keys (VT220).
+var editKeys = map[string]byte{"1~": keyHome, "7~": keyHome, "4~": keyEnd, "8~": keyEnd, "5~": keyDown, "6~": keyUp}
+
 // decodeKey reads one key at the start of b; 0 is one that means nothing here.
 func decodeKey(b []byte) (k byte, size int) {
 	if b[0] != 0x1b {
@@ -308,7 +311,7 @@ func decodeKey(b []byte) (k byte, size int) {
 	}
 	for i := 2; i < len(b); i++ { // some other sequence: to its end
 		if b[i] >= 0x40 {
-			return 0, i + 1
+			return editKeys[string(b[2:i+1])], i + 1
 		}
 	}
 	return 0, len(b)

@@ -53,15 +53,16 @@ func (p *player) status() string {
 	if p.more != nil { // of one that runs: who else watches comes before the rest
 		first, last = last, first
 	}
-	words := fmt.Sprintf(" %s %gx  %s / %s  %s  %s", how, p.opt.Speed, recording.Clock(p.at), recording.Clock(p.tr.duration()), first, last)
+	part := "" // of a screen that is larger than the terminal
+	if cols, rows := p.screen.Size(); cols > p.cols || rows > p.rows-1 {
+		part = fmt.Sprintf("  %dx%d of %dx%d", min(cols, p.cols), min(rows, p.rows-1), cols, rows)
+	}
+	words := fmt.Sprintf(" %s %gx  %s / %s%s  %s  %s", how, p.opt.Speed, recording.Clock(p.at), recording.Clock(p.tr.duration()), part, first, last)
 	if p.find.say != "" {
 		words = " " + printable(p.find.say) + " " + words
 	}
 	if p.find.typing {
 		words = " /" + string(p.find.typed) + "_   Enter finds, a regular expression will do"
-	}
-	if cols, rows := p.screen.Size(); cols > p.cols || rows > p.rows-1 {
-		words = fmt.Sprintf(" (%dx%d of %dx%d, where the cursor is)%s", min(cols, p.cols), min(rows, p.rows-1), cols, rows, words)
 	}
 	r := []rune(words)
 	for i := range r { // whatever is wide elsewhere must not push the line over the edge

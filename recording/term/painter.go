@@ -29,11 +29,11 @@ func (p *Painter) Resize(cols, rows int) {
 // Offset is where in the screen the area begins, as of the last Paint.
 func (p *Painter) Offset() (left, top int) { return p.left, p.top }
 
-// follow moves the area to where the cursor is. Sideways it goes by halves, so that typing does not move the picture
+// follow moves the area to where the cursor is, with as much as can be of what is above it. Sideways it goes by halves, so that typing does not move the picture
 // at each key; and back to the left edge as soon as the cursor is in what is seen from there.
 func (p *Painter) follow(t *Term) {
 	x, y := min(t.cursor.x, t.cols-1), t.cursor.y
-	p.top = max(min(p.top, y, t.rows-p.rows), y-p.rows+1, 0)
+	p.top = max(0, y-p.rows+1)
 	p.left = 0
 	if half := max(1, p.cols/2); x >= p.cols {
 		p.left = min((x-p.cols)/half*half+half, t.cols-p.cols)
