@@ -25,7 +25,7 @@ import (
 
 // What outlives a daemon with a kernel TUN is the device and, in the run directory that is
 // named after it, the SSH namespace and its sessions. Three things keep daemons out of each
-// other's way: the lock on that directory, held as long as the daemon runs; the file "node" in
+// other's way: the lock in that directory, held as long as the daemon runs; the file "node" in
 // it, which says whose sessions are there; and the file "device.json" in the state folder, which
 // says what device this node made, so that it can take that one away when the name changed.
 
@@ -43,12 +43,25 @@ const (
 	deviceFile   = "device.json"
 	deviceFormat = "tsshd-device-1"
 	nodeFile     = "node"
+	lockFile     = "lock"
 )
 
 // lock keeps a second daemon out of a folder: the state folder, or the run directory of a
-// device. The lock is on the folder itself, so that it leaves no file; what is what is in it.
+// device. what is what is in it. The lock on a state folder is on the folder itself, so that it
+// leaves no file.
 func lock(dir, what, hint string) (func(), error) {
 	d, err := os.Open(dir)
+	return lockOpen(d, err, dir, what, hint)
+}
+
+// lockRun locks the run directory of a device. Everybody may open that, and whoever has opened
+// something can lock it: the lock is on a file that is root's alone.
+func lockRun(dir, tun, hint string) (func(), error) {
+	d, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	return lockOpen(d, err, dir, "device "+tun+", run directory", hint)
+}
+
+func lockOpen(d *os.File, err error, dir, what, hint string) (func(), error) {
 	if err != nil {
 		return nil, fail("the %s cannot be opened", what).because(err)
 	}
@@ -88,7 +101,7 @@ func lockDevice(f runFlags) (func(), error) {
 	if err := os.MkdirAll(f.runDir, 0o755); err != nil {
 		return nil, fail("no run directory").because(err)
 	}
-	unlock, err := lock(f.runDir, "device "+f.tun+", run directory", hint)
+	unlock, err := lockRun(f.runDir, f.tun, hint)
 	if err != nil {
 		return nil, err
 	}
@@ -186,7 +199,7 @@ func (h *host) leaveFormer() error {
 	if !d.there() {
 		return remove(filepath.Join(f.state, deviceFile))
 	}
-	unlock, err := lock(d.RunDir, "device "+d.TUN+", run directory", "")
+	unlock, err := lockRun(d.RunDir, d.TUN, "")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		h.log.Warn("the device of the former --tun name stays, and has this node's addresses", "tun", d.TUN, "err", err)
 		return nil

@@ -48,7 +48,7 @@ func uninstall(state, tun string, purge bool, stdout io.Writer) error {
 		return err
 	}
 	runDir := filepath.Join("/run/tssh", tun)
-	unlock, err = lock(runDir, "device "+tun+", run directory", "stop it first")
+	unlock, err = lockRun(runDir, tun, "stop it first")
 	switch {
 	case err == nil:
 		defer unlock()
