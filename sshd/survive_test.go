@@ -220,10 +220,13 @@ func TestSurvives(t *testing.T) {
 		t.Error("something new was started without a monitor")
 	}
 	d = r.daemon()
-	back := r.until("it is back", func() bool {
-		b, _ := os.ReadFile(filepath.Join(r.Dir, "log"))
-		return bytes.Contains(b, []byte("session is back"))
-	})
+	isBack := func(times int) func() bool {
+		return func() bool {
+			b, _ := os.ReadFile(filepath.Join(r.Dir, "log"))
+			return bytes.Count(b, []byte("session is back")) == times
+		}
+	}
+	back := r.until("it is back", isBack(1))
 	t.Logf("back after %v", back.Round(time.Millisecond))
 	say("with another")
 	if now := r.states(); len(now) != 1 || now[0] != before[0] {
@@ -245,6 +248,7 @@ func TestSurvives(t *testing.T) {
 	say("after a shutdown")
 	d = r.daemon()
 	say("and a start")
+	r.until("it is back again", isBack(2)) // one that ends before is not adopted, but finished after the fact
 	run.in.Close()
 	if err := <-run.done; err != nil {
 		t.Error(err)
