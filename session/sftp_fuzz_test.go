@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -180,87 +181,108 @@ func FuzzSFTPServer(f *testing.F) {
 	f.Add([]byte("\x00\x04\x1b\x00\x03\x00\x00\x20\x01\x00\x00\x07\x1b\x00\x11\x07\x04"), true) // put, an escape, links
 	f.Add([]byte("\x00\x01\x1b\x0f\x01\x02\x03\x08\x0c\x09\x00\x09\x01\x0a\x00\x0c\x01"), false)
 	f.Add([]byte("\x11\x14\x04\x00\x04\x01\x00\x02\x00\x00\x05\x0d\x20\x10\x06\x12\x03\x07\x04\xbf\xff\xff\xff\xff"), true)
-	f.Fuzz(func(t *testing.T, data []byte, writable bool) {
-		if len(data) > 4<<10 {
-			return
-		}
-		w := newSFTPWorld(t)
-		t.Cleanup(func() { // modes that it gave itself keep nobody from tidying up
-			filepath.WalkDir(w.inside, func(name string, e fs.DirEntry, err error) error {
-				if err == nil && e.IsDir() {
-					os.Chmod(name, 0o700)
-				}
-				return nil
-			})
-		})
-		outside, inside := looks(t, w.outside), looks(t, w.inside)
-		stream, asked := w.program(data)
+	f.Fuzz(hostileSFTP)
+}
 
-		ctx, end := context.WithCancelCause(t.Context())
-		defer end(nil)
-		c := &conn{ctx: ctx, end: end, journal: recording.NewJournal(io.Discard, time.Now())}
-		s := &channel{c: c, id: 1, gone: make(chan struct{})}
-		files, err := openTree(w.inside, "/nonexistent")
-		if err != nil {
-			t.Fatal(err)
+// TestSoakSFTPServer is the same with programs by chance: 150, or 20,000 with TSSH_SOAK.
+func TestSoakSFTPServer(t *testing.T) {
+	n := 150
+	if os.Getenv("TSSH_SOAK") != "" {
+		n = 20_000
+	}
+	seed := uint64(time.Now().UnixNano())
+	r := rand.New(rand.NewPCG(seed, 0))
+	for i := range n {
+		data := make([]byte, r.IntN(800))
+		for j := range data {
+			data[j] = byte(r.Uint32())
 		}
-		var out bytes.Buffer
-		v := &sftpServer{s: s, files: files, home: "/", handles: map[string]*sftpHandle{}, names: newIDNames(), changes: &writable,
-			r: bufio.NewReader(bytes.NewReader(stream)), w: bufio.NewWriter(&out)}
-		_ = v.serve() // an error ends the channel
-		_ = v.w.Flush()
-		files.close()
+		if !t.Run(fmt.Sprint(i), func(t *testing.T) { hostileSFTP(t, data, r.IntN(4) > 0) }) {
+			t.Fatalf("seed %d: %x", seed, data)
+		}
+	}
+}
 
-		if len(v.handles) != 0 || len(c.pieces.files) != 0 {
-			t.Errorf("%d handles and %d pieces are left", len(v.handles), len(c.pieces.files))
-		}
-		if cap(v.out) > 2*maxSFTPPacket || cap(v.data) > maxSFTPRead {
-			t.Errorf("it holds %d and %d bytes", cap(v.out), cap(v.data))
-		}
-		if is := looks(t, w.outside); is != outside {
-			t.Errorf("outside changed\n%s\n%s", outside, is)
-		}
-		if is := looks(t, w.inside); !writable && is != inside {
-			t.Errorf("a session for reading changed\n%s\n%s", inside, is)
-		}
-		if bytes.Contains(out.Bytes(), []byte(outsideSecret)) {
-			t.Error("it gave away what is outside")
-		}
-		r := bytes.NewReader(out.Bytes())
-		var buf []byte
-		for n := -1; r.Len() > 0; n++ {
-			typ, p, b, err := readPacket(r, buf)
-			buf = b
-			if err != nil {
-				t.Fatalf("answer %d: %v", n, err)
+func hostileSFTP(t *testing.T, data []byte, writable bool) {
+	if len(data) > 4<<10 {
+		return
+	}
+	w := newSFTPWorld(t)
+	t.Cleanup(func() { // modes that it gave itself keep nobody from tidying up
+		filepath.WalkDir(w.inside, func(name string, e fs.DirEntry, err error) error {
+			if err == nil && e.IsDir() {
+				os.Chmod(name, 0o700)
 			}
-			if n < 0 {
-				if typ != fxVersion {
-					t.Fatalf("the first answer is of type %d", typ)
-				}
+			return nil
+		})
+	})
+	outside, inside := looks(t, w.outside), looks(t, w.inside)
+	stream, asked := w.program(data)
+
+	ctx, end := context.WithCancelCause(t.Context())
+	defer end(nil)
+	c := &conn{ctx: ctx, end: end, journal: recording.NewJournal(io.Discard, time.Now())}
+	s := &channel{c: c, id: 1, gone: make(chan struct{})}
+	files, err := openTree(w.inside, "/nonexistent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	v := &sftpServer{s: s, files: files, home: "/", handles: map[string]*sftpHandle{}, names: newIDNames(), changes: &writable,
+		r: bufio.NewReader(bytes.NewReader(stream)), w: bufio.NewWriter(&out)}
+	_ = v.serve() // an error ends the channel
+	_ = v.w.Flush()
+	files.close()
+
+	if len(v.handles) != 0 || len(c.pieces.files) != 0 {
+		t.Errorf("%d handles and %d pieces are left", len(v.handles), len(c.pieces.files))
+	}
+	if cap(v.out) > 2*maxSFTPPacket || cap(v.data) > maxSFTPRead {
+		t.Errorf("it holds %d and %d bytes", cap(v.out), cap(v.data))
+	}
+	if is := looks(t, w.outside); is != outside {
+		t.Errorf("outside changed\n%s\n%s", outside, is)
+	}
+	if is := looks(t, w.inside); !writable && is != inside {
+		t.Errorf("a session for reading changed\n%s\n%s", inside, is)
+	}
+	if bytes.Contains(out.Bytes(), []byte(outsideSecret)) {
+		t.Error("it gave away what is outside")
+	}
+	r := bytes.NewReader(out.Bytes())
+	var buf []byte
+	for n := -1; r.Len() > 0; n++ {
+		typ, p, b, err := readPacket(r, buf)
+		buf = b
+		if err != nil {
+			t.Fatalf("answer %d: %v", n, err)
+		}
+		if n < 0 {
+			if typ != fxVersion {
+				t.Fatalf("the first answer is of type %d", typ)
+			}
+			continue
+		}
+		id, _ := p.u32()
+		if n >= len(asked) || int(id) != n || !mayAnswer(asked[n], typ) {
+			if n >= len(asked) { // made of what was no packet
 				continue
 			}
-			id, _ := p.u32()
-			if n >= len(asked) || int(id) != n || !mayAnswer(asked[n], typ) {
-				if n >= len(asked) { // made of what was no packet
-					continue
-				}
-				t.Fatalf("answer %d to a request of type %d is of type %d, for %d", n, asked[n], typ, id)
+			t.Fatalf("answer %d to a request of type %d is of type %d, for %d", n, asked[n], typ, id)
+		}
+		if typ == fxStatus {
+			code, _ := p.u32()
+			_, ok := p.str()
+			_, ok2 := p.str()
+			if code > fxUnsupported || code == 6 || code == 7 || !ok || !ok2 || len(p) != 0 {
+				t.Fatalf("status %d to a request of type %d", code, asked[n])
 			}
-			if typ == fxStatus {
-				code, _ := p.u32()
-				_, ok := p.str()
-				_, ok2 := p.str()
-				if code > fxUnsupported || code == 6 || code == 7 || !ok || !ok2 || len(p) != 0 {
-					t.Fatalf("status %d to a request of type %d", code, asked[n])
-				}
-				if code == fxOK && (answersOf[asked[n]] != 0 && asked[n] != fxExtended || asked[n] >= 99 && asked[n] != fxExtended) {
-					t.Fatalf("nothing but good came of a request of type %d", asked[n])
-				}
-				if changesSomething := asked[n] == fxWrite || asked[n] == fxRemove || asked[n] == fxRename || asked[n] == fxMkdir || asked[n] == fxSymlink; changesSomething && code == fxOK && !writable {
-					t.Fatalf("a session for reading did a request of type %d", asked[n])
-				}
+			if code == fxOK && (answersOf[asked[n]] != 0 && asked[n] != fxExtended || asked[n] >= 99 && asked[n] != fxExtended) {
+				t.Fatalf("nothing but good came of a request of type %d", asked[n])
+			}
+			if changesSomething := asked[n] == fxWrite || asked[n] == fxRemove || asked[n] == fxRename || asked[n] == fxMkdir || asked[n] == fxSymlink; changesSomething && code == fxOK && !writable {
+				t.Fatalf("a session for reading did a request of type %d", asked[n])
 			}
 		}
-	})
+	}
 }
