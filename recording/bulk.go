@@ -41,8 +41,7 @@ type Stream struct {
 	out    int64   // left out
 	said   int64   // of out, told in an event
 	saidAt time.Time
-	last   []byte // what was left out last: the caller's, and as it was until the next call has returned
-	tail   []byte // ring of the last bytes before these
+	tail   []byte // ring of the last bytes left out
 	at     int    // where the next goes
 	closed bool
 }
@@ -78,23 +77,12 @@ func (s *Stream) Append(data []byte) error {
 	}
 	s.sum.Add(data)
 	s.out += int64(len(data))
-	s.leaveOut(data)
+	s.keepTail(data)
 	// The clock is read once in a while only: this is the way of every byte.
 	if s.out-s.said >= bulkBytes || time.Since(s.saidAt) >= bulkEvery {
 		return s.say(false)
 	}
 	return s.j.Err()
-}
-
-// leaveOut remembers the end of the stream. In bulk pieces are as long as the tail, and then nothing
-// of those before is copied: copying each byte once more would be a fourth of what counting costs.
-func (s *Stream) leaveOut(data []byte) {
-	if len(data) >= BulkTail {
-		s.tail, s.at = s.tail[:0], 0
-	} else {
-		s.keepTail(s.last)
-	}
-	s.last = data
 }
 
 func (s *Stream) keepTail(data []byte) {
@@ -119,8 +107,6 @@ func (s *Stream) say(ends bool) error {
 		b.SHA256 = s.sum.Hex()
 	}
 	if ends {
-		s.keepTail(s.last)
-		s.last = nil
 		b.Tail = int64(len(s.tail))
 	}
 	s.said, s.saidAt = s.out, time.Now()
