@@ -4,6 +4,7 @@
 # make matrix  every client with large files; writes the table of docs/clients.md
 # make regress OpenSSH's own regression tests against tsshd, those that apply (docs/clients.md)
 # make bench  benchmarks, as ratios against OpenSSH in the same run (lab/README.md has the table)
+# make fuzz   every fuzz target for FUZZTIME (2m) each
 # make bench-recording  what recording costs, bytes of an hour, ingest, seek and search (docs/recordings.md)
 
 export CGO_ENABLED = 0
@@ -12,7 +13,7 @@ export GOFLAGS = -buildvcs=false
 WEB  = recording/replay/web
 DIST = recording/replay/dist
 
-.PHONY: all build web demo test matrix regress cross bench bench-recording soak need clean
+.PHONY: all build web demo test matrix regress cross bench bench-recording soak fuzz need clean
 
 all: build
 
@@ -67,11 +68,18 @@ bench-recording:
 	TSSH_BENCH=1 go test -timeout 30m -count 1 -v -run 'TestCostOfRecording|TestBytesOfAnHour' ./sshd | grep -E '_test.go|^(ok|FAIL|---)'
 	TSSH_BENCH=1 go test -timeout 30m -count 1 -v -run 'TestIngest$$' ./recording/ship | grep -E '_test.go|^(ok|FAIL|---)'
 	TSSH_BENCH_MB=200 go test -timeout 30m -count 1 -v -run 'TestSeekInALongRecording' ./recording/replay | grep -E '_test.go|^(ok|FAIL|---)'
-	TSSH_BENCH_RECORDINGS=10000 go test -timeout 30m -count 1 -run '^$$' -bench 'Search' ./recording/find
+	TSSH_BENCH_RECORDINGS=10000 go test -timeout 30m -count 1 -v -run '^$$' -bench 'Search' ./recording/find
+	GOGC=50 TSSH_BENCH_RECORDINGS=100000 go test -timeout 30m -count 1 -v -run 'TestMemoryOfAHub' ./recording/find | grep -E '_test.go|^(ok|FAIL|---)'
 	go test -timeout 30m -count 1 -run '^$$' -bench 'Flood|List' ./recording ./recording/store
 
 soak: build
 	TSSH_SOAK=1 go test -timeout 2h -run 'Soak|TestRelayAndHubKilled' -v ./...
+
+# Without a bound on it, making one interesting recording smaller takes a minute, and there are two tries in that time.
+FUZZTIME = 2m
+fuzz:
+	@for f in $$(grep -rEo '^func Fuzz[A-Za-z0-9]+' --include='*_test.go' . | sed 's/func //'); do \
+		go test -run '^$$' -fuzz "^$${f##*:}$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x -parallel 1 $$(dirname $${f%%:*}) || exit 1; done
 
 clean:
 	rm -rf bin $(WEB)/node_modules
