@@ -7,7 +7,9 @@ echo more >>"$WORK/t/bin"
 rsync -az --stats -e "$SSH" "$WORK/t/" "$USER_@$ADDR:rsync-t/" | grep -q 'regular files transferred: 1$' || die 'only the difference'; same 'only the difference' "$WORK/t/bin" "$FAR/rsync-t/bin"
 # Broken off in the middle, and gone on with.
 head -c $(($(stat -c %s "$BIG")/2)) "$BIG" >"$FAR/rsync-part"; chmod 666 "$FAR/rsync-part"
-timeout 3 rsync --partial --inplace --bwlimit=200 -e "$SSH" "$BIG" "$USER_@$ADDR:rsync-cut" >/dev/null 2>&1 && die '--partial: was not broken off' || true
+rsync --partial --inplace --bwlimit=200 -e "$SSH" "$BIG" "$USER_@$ADDR:rsync-cut" >/dev/null 2>&1 & cut=$!
+i=0; until [ -s "$FAR/rsync-cut" ]; do sleep 0.1; i=$((i+1)); [ $i -lt 600 ] || die '--partial: nothing comes'; done
+kill $cut; wait $cut && die '--partial: was not broken off' || true
 i=0; while pgrep -f 'rsync --server.*rsync-cut' >/dev/null; do sleep 0.1; i=$((i+1)); [ $i -lt 200 ] || die '--partial: the other side goes on'; done
 had=$(stat -c %s "$FAR/rsync-cut"); [ "$had" -gt 0 ] || die '--partial: nothing was kept'
 sent=$(rsync --partial --append-verify --stats -e "$SSH" "$BIG" "$USER_@$ADDR:rsync-cut" | sed -n 's/^Literal data: \([0-9,]*\).*/\1/p' | tr -d ,)
