@@ -256,6 +256,10 @@ func (v *Viewer) detail(w http.ResponseWriter, r *http.Request, id policy.Identi
 	if err != nil {
 		return err
 	}
+	// Who knows the first frames and asks for more of a session that runs does not need them again.
+	if from, err := strconv.Atoi(r.URL.Query().Get("from")); err == nil && from > 0 {
+		out.Frames = out.Frames[min(from, len(out.Frames)):]
+	}
 	respond(w, http.StatusOK, out)
 	return nil
 }

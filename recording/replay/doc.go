@@ -18,7 +18,7 @@
 //	/api/recordings?q=WORDS&own=1&before=ID
 //	                                   {"viewer":{who,node},"recordings":[summary...],"next":ID}
 //	                                   "unrecorded" has the sessions that run and are not recorded, of which one may see or end: recording/live
-//	/api/recordings/ID                 summary, description, channels, index of frames
+//	/api/recordings/ID?from=N          summary, description, channels, index of frames, from frame N on
 //	/api/recordings/ID/frames/N        {"n":N,"keyframes":[...],"events":[...]}
 //	/api/recordings/ID/file            the recording itself, .tsr
 //	/api/recordings/ID/cast?version=3&channel=1
@@ -47,7 +47,7 @@
 // # Following what runs
 //
 // A stream of /live sends frame N and all after it as soon as they are here, until the session
-// is over; nobody polls. Frames are numbered, so who joins late takes the description, begins at
+// is over. Frames are numbered, so who joins late takes the description, begins at
 // the last keyframe and follows from the number of frames it knows: no gap, and nothing is shown
 // twice. Its events:
 //
@@ -55,6 +55,10 @@
 //	frame    {"row":{...},"frame":{...}}; its id is N+1, which a browser that comes back says in Last-Event-ID
 //	end      the session is over and all of it was sent
 //	refused  {"error":"A sentence."}: who watches may not any more
+//
+// A browser has six connections to a place that speaks HTTP/1.1, for all its tabs together. So a page that nobody looks
+// at gives its stream up and goes on when it is looked at again, the pages of one browser tell each other who has a
+// stream, and from the fourth on one asks every two seconds what is new (web/src/follow.ts).
 //
 // Identity and policy are asked again before everything that is sent. Whoever has a stream, and
 // for twenty seconds whoever asked for a part of a session that runs in another way, is told to

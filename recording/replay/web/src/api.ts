@@ -132,8 +132,11 @@ export function list(q: { text: string; own: boolean; before?: string }, signal?
   return get(`${base}/api/recordings?${p}`, signal);
 }
 
-export function detail(id: string): Promise<Detail> {
-  return get(`${base}/api/recordings/${encodeURIComponent(id)}`);
+// passes says whether an answer may be another one soon: the recorder or the way to it is away, or it is asked for too much.
+export const passes = (err: unknown) => err instanceof Refusal && (err.status === 0 || err.status === 429 || err.status >= 500);
+
+export function detail(id: string, from = 0): Promise<Detail> {
+  return get(`${base}/api/recordings/${encodeURIComponent(id)}${from > 0 ? `?from=${from}` : ""}`);
 }
 
 // act ends the session, or deletes its recording.

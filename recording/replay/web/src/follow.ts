@@ -1,10 +1,23 @@
-// Following a session that runs: the recorder sends each frame as soon as it has it. Frames are
-// counted, so a connection that was lost goes on where it was.
+// Following a session that runs: the recorder sends each frame as soon as it has it. Frames are counted, so a
+// connection that was lost, or given up while nobody looked, goes on where it was.
+//
+//	           looked at            nobody looks
+//	  streams <---------- waits <----------------- streams, asks
+//	     |                  |
+//	     | lost             | three other pages of this browser stream
+//	     v                  v
+//	  asks until there is an answer, then streams; or asks every two seconds
 
 import * as api from "./api";
+import { revive } from "./format";
 import type { Recording } from "./recording";
 
-const AGAIN = 5000; // ms, where the recorder does not give the stream
+const ASK = 2000; // ms between two questions where there is no stream
+const LATEST = 30_000; // ms between two tries, at most
+const UNSEEN = 20_000; // ms after which a page that nobody looks at gives its stream up
+const STREAMS = 3; // of one browser, which has six connections to one place
+const HEAR = 250; // ms in which other pages answer
+const LOOK = 15; // questions after which a page looks for a free place
 
 export interface Follower {
   grown(): void; // there is more
@@ -15,36 +28,132 @@ export interface Follower {
 }
 
 export function follow(rec: Recording, on: Follower): void {
-  const src = new EventSource(`${api.base}/api/recordings/${encodeURIComponent(rec.d.id)}/live?from=${rec.d.frames.length}`);
-  src.addEventListener("open", () => on.recovered());
-  src.addEventListener("state", (e) => {
-    rec.became(JSON.parse(e.data));
-    on.changed();
-  });
-  src.addEventListener("frame", (e) => {
-    const x = JSON.parse(e.data);
-    if (rec.take(x.row, api.toFrame(x.row.n, x.frame))) on.grown();
-  });
-  src.addEventListener("end", () => {
-    src.close();
-    on.over();
-  });
-  src.addEventListener("refused", (e) => {
-    src.close();
-    on.failed(new api.Refusal(403, JSON.parse(e.data).error));
-  });
-  src.addEventListener("error", () => {
-    on.failed(new api.Refusal(0, "The connection to the recorder was lost. It is tried again."));
-    if (src.readyState !== EventSource.CLOSED) return; // the browser tries by itself
-    window.setTimeout(() => {
-      api.detail(rec.d.id).then((d) => {
-        rec.d = d;
+  const places = new Places();
+  let src: EventSource | undefined;
+  let timer = 0;
+  let run = 0; // counts beginnings; what belongs to an earlier one does nothing
+  let ended = false;
+
+  function stop(): void {
+    run++;
+    clearTimeout(timer);
+    src?.close();
+    src = undefined;
+    places.leave();
+  }
+
+  function finish(): void {
+    stop();
+    ended = true;
+    places.close();
+    document.removeEventListener("visibilitychange", looked);
+  }
+
+  async function begin(): Promise<void> {
+    stop();
+    const mine = run;
+    const free = (await places.others()) < STREAMS;
+    if (mine !== run) return;
+    if (free) stream();
+    else ask(0, ASK);
+  }
+
+  function stream(): void {
+    places.take();
+    const s = (src = new EventSource(`${api.base}/api/recordings/${encodeURIComponent(rec.d.id)}/live?from=${rec.d.frames.length}`));
+    s.addEventListener("open", () => on.recovered());
+    s.addEventListener("state", (e) => {
+      rec.became(JSON.parse(e.data, revive));
+      on.changed();
+    });
+    s.addEventListener("frame", (e) => {
+      const x = JSON.parse(e.data);
+      if (rec.take(x.row, api.toFrame(x.row.n, x.frame))) on.grown();
+    });
+    s.addEventListener("end", () => {
+      finish();
+      on.over();
+    });
+    s.addEventListener("refused", (e) => {
+      finish();
+      on.failed(new api.Refusal(403, JSON.parse(e.data).error));
+    });
+    s.addEventListener("error", () => {
+      on.failed(new api.Refusal(0, "The connection to the recorder was lost. It is tried again."));
+      if (s.readyState !== EventSource.CLOSED || s !== src) return; // the browser tries by itself
+      stop();
+      ask(LOOK, 1000);
+    });
+  }
+
+  // ask asks what is new: after a loss until there is an answer, and otherwise again and again.
+  function ask(asked: number, wait: number): void {
+    const mine = run;
+    timer = window.setTimeout(() => {
+      api.detail(rec.d.id, rec.d.frames.length).then((d) => {
+        if (mine !== run) return;
         on.recovered();
-        on.grown();
+        if (rec.goesOn(d)) on.grown();
         on.changed();
-        if (d.live) follow(rec, on);
-        else on.over();
-      }, (err) => on.failed(err));
-    }, AGAIN);
-  });
+        if (!d.live) {
+          finish();
+          on.over();
+        } else if (asked >= LOOK) void begin();
+        else ask(asked + 1, ASK);
+      }, (err) => {
+        if (mine !== run) return;
+        on.failed(api.passes(err) ? new api.Refusal(0, "The recorder cannot be reached. It is tried again.") : err);
+        if (api.passes(err)) ask(LOOK, Math.min(LATEST, wait * 2));
+        else finish();
+      });
+    }, wait);
+  }
+
+  let unseen = 0;
+  function looked(): void {
+    clearTimeout(unseen);
+    if (document.hidden) unseen = window.setTimeout(stop, UNSEEN);
+    else if (!ended && !src) void begin();
+  }
+  document.addEventListener("visibilitychange", looked);
+  window.addEventListener("pagehide", () => places.leave());
+  if (document.hidden) stop();
+  else void begin();
+}
+
+// Places is how many pages of this browser have a stream; they ask each other.
+class Places {
+  private channel = "BroadcastChannel" in window ? new BroadcastChannel("tssh-streams") : undefined;
+  private me = Math.random();
+  private mine = false;
+  private heard = new Set<number>();
+
+  constructor() {
+    this.channel?.addEventListener("message", ({ data }) => {
+      if (data.ask !== undefined && this.mine) this.channel?.postMessage({ have: this.me, to: data.ask });
+      if (data.to === this.me) this.heard.add(data.have);
+    });
+  }
+
+  async others(): Promise<number> {
+    if (!this.channel) return 0;
+    this.heard.clear();
+    this.channel.postMessage({ ask: this.me });
+    await new Promise((done) => setTimeout(done, HEAR));
+    return this.heard.size;
+  }
+
+  take(): void {
+    this.mine = true;
+  }
+
+  leave(): void {
+    this.mine = false;
+  }
+
+  close(): void {
+    this.leave();
+    this.channel?.close();
+    this.channel = undefined;
+  }
 }

@@ -131,8 +131,9 @@ export class Notes {
   }
 
   private tell(): void {
+    const read = this.t?.until ?? Infinity; // of a very long one the beginning is read
     const marks: Tick[] = (this.t?.commands ?? []).map((c) => ({
-      t: c.t, end: c.end, ch: c.ch, lane: "command", kind: c.exit || c.signal ? "failed" : c.source === "guess" ? "guess" : "command",
+      t: c.t, end: c.end && Math.min(c.end, read), ch: c.ch, lane: "command", kind: c.exit || c.signal ? "failed" : c.source === "guess" ? "guess" : "command",
       text: `${c.text || "(empty)"}${c.source === "guess" ? " (a guess)" : ""}${c.signal ? ` \u2192 SIG${c.signal}` : c.exit !== undefined ? ` \u2192 exit ${c.exit}` : ""}`,
     }));
     for (const m of this.t?.marks ?? []) {

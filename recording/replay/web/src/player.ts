@@ -57,6 +57,7 @@ export async function showPlayer(main: HTMLElement, id: string, asked = false): 
   const skipped = h("div", { class: "skipped", role: "status", hidden: true });
   const channel = h("select", { class: "channel", "aria-label": "channel", title: "channel (C)" });
   const goLive = h("button", { type: "button", class: "toggle golive", hidden: true }, "Go live");
+  const big = h("button", { type: "button", class: "bigplay", tabindex: "-1", "aria-label": "play from here", hidden: true });
   const stop = endButton(d);
   const drop = deleteButton(d);
   const full = h("button", { type: "button", class: "toggle full", title: "whole screen (F)" }, "Full screen");
@@ -82,6 +83,8 @@ export async function showPlayer(main: HTMLElement, id: string, asked = false): 
       speed.value = String(player.speed);
       idle.setAttribute("aria-pressed", String(player.skipIdle));
       channel.value = String(player.channel);
+      goLive.setAttribute("aria-pressed", String(player.following));
+      if (player.playing || player.t > 0) big.hidden = true;
       const what = d().channel_list.find((c) => c.n === player.channel)?.command ?? "";
       command.textContent = what;
       command.hidden = what === "";
@@ -102,6 +105,11 @@ export async function showPlayer(main: HTMLElement, id: string, asked = false): 
     atEnd: () => (end.hidden = false),
   });
   let skippedTimer = 0;
+  rec.trouble = (err) => player.hooks.failed(err);
+  rec.recovered = () => {
+    player.hooks.recovered();
+    run(notes.load()); // it may have failed meanwhile
+  };
   const goTo = (t: number, ch?: number) => {
     if (ch !== undefined && ch !== player.channel && d().channel_list.some((c) => c.n === ch)) player.setChannel(ch);
     void player.seek(t);
@@ -138,7 +146,7 @@ export async function showPlayer(main: HTMLElement, id: string, asked = false): 
 
   function remember() {
     const p = new URLSearchParams();
-    if (player.t > 0.05) p.set("t", String(Math.ceil(player.t * 100) / 100)) // never before what is in view;
+    if (player.t > 0.05 && !player.following) p.set("t", String(Math.ceil(player.t * 100) / 100)) // never before what is in view;
     if (player.channel !== player.firstChannel) p.set("c", String(player.channel));
     if (player.speed !== 1) p.set("speed", String(player.speed));
     if (!player.skipIdle) p.set("idle", "1");
@@ -183,12 +191,13 @@ export async function showPlayer(main: HTMLElement, id: string, asked = false): 
         h("a", { href: `${api.base}/api/recordings/${encodeURIComponent(id)}/text`, download: `${id}.txt`, title: "the text, by command" }, ".txt"),
         h("a", { href: `${api.base}/api/recordings/${encodeURIComponent(id)}/file`, download: `${id}.tsr`, title: "the recording itself, to play and verify" }, ".tsr"))),
     command, watchers, state, problem,
-    h("div", { class: "frame" }, stage, skipped),
+    h("div", { class: "frame" }, stage, big, skipped),
     line.box,
     h("div", { class: "controls" }, playButton, back, forth, time, h("span", { class: "space" }), channel, goLive, speed, idle, textButton, copyButton, full, stop.button, drop.button, helpButton),
     notes.find, notes.text, about(s), help, stop.dialog, drop.dialog));
 
   playButton.addEventListener("click", () => player.toggle());
+  big.addEventListener("click", () => player.play());
   back.addEventListener("click", () => void player.step(-1));
   forth.addEventListener("click", () => void player.step(1));
   time.addEventListener("click", () => { wallClock = !wallClock; player.tell(); });
@@ -258,6 +267,9 @@ export async function showPlayer(main: HTMLElement, id: string, asked = false): 
     skipIdle: params.get("idle") !== "1",
     t: known(params.get("t"), (n) => Number.isFinite(n) && n >= 0),
   });
+  // What runs is looked at as it is, unless the address has a second; what is over begins at its beginning.
+  if (d().live && !params.has("t")) void player.follow();
+  else big.hidden = player.playing || player.t > 0 || d().channel_list.length === 0;
 
   // The recorder reads the whole recording for these, so they come after the picture.
   run(notes.load().then(() => (params.get("q") ? notes.search(params.get("q")!, params.get("re") === "1") : undefined)));

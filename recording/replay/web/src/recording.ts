@@ -2,11 +2,17 @@
 
 import * as api from "./api";
 
+const LONGEST = 10_000; // ms between two tries
 const KEPT = 24; // frames in memory, at most some 256 kB of recorded bytes each
 
 export class Recording {
   private cache = new Map<number, Promise<api.Frame>>();
   private loaded = new Map<number, api.Frame>();
+
+  // Where the recorder is away a frame is tried for until it comes or nobody wants it any more.
+  trouble: (err: api.Refusal) => void = () => {};
+  recovered: () => void = () => {};
+  private troubled = false;
 
   constructor(public d: api.Detail) {}
 
@@ -19,7 +25,7 @@ export class Recording {
     if (f) {
       this.cache.delete(n); // and back in, as the most recently used
     } else {
-      f = api.frame(this.d.id, n);
+      f = this.get(n);
       f.then((v) => this.cache.has(n) && this.loaded.set(n, v)).catch(() => this.forget(n));
     }
     this.cache.set(n, f);
@@ -28,6 +34,24 @@ export class Recording {
       this.forget(old);
     }
     return f;
+  }
+
+  private async get(n: number): Promise<api.Frame> {
+    for (let wait = 500; ; wait = Math.min(LONGEST, wait * 2)) {
+      try {
+        const f = await api.frame(this.d.id, n);
+        if (this.troubled) {
+          this.troubled = false;
+          this.recovered();
+        }
+        return f;
+      } catch (err) {
+        if (!api.passes(err) || !this.cache.has(n)) throw err;
+        this.troubled = true;
+        this.trouble(new api.Refusal(0, "The recorder cannot be reached. This goes on by itself when it answers."));
+        await again(wait);
+      }
+    }
   }
 
   // here gives a frame only if it has come already.
@@ -68,8 +92,28 @@ export class Recording {
     return true;
   }
 
+  // goesOn takes the description with the part of the index that was not known; false when there is no more than before.
+  goesOn(d: api.Detail): boolean {
+    const longer = d.frames.length > 0;
+    this.d = { ...d, frames: [...this.d.frames, ...d.frames.filter((f) => f.n >= this.d.frames.length)] };
+    return longer;
+  }
+
   // became takes what is said of the recording now, without its index.
   became(d: api.Detail): void {
     this.d = { ...d, frames: this.d.frames, duration: this.d.duration, size: this.d.size };
   }
+}
+
+// again waits, but no longer than until the browser has a network again.
+function again(ms: number): Promise<void> {
+  return new Promise((done) => {
+    const go = () => {
+      clearTimeout(timer);
+      window.removeEventListener("online", go);
+      done();
+    };
+    const timer = setTimeout(go, ms);
+    window.addEventListener("online", go);
+  });
 }

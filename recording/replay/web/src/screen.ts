@@ -32,6 +32,7 @@ export class Screen implements View {
       scrollback: 0,
       fontSize: 14,
       fontFamily: MONO,
+      minimumContrastRatio: 2.5, // what was black on black, or nearly, can be read here
       theme: THEME,
       linkHandler: { activate: () => {} },
       windowOptions: {},

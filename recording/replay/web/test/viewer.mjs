@@ -25,7 +25,7 @@ async function tab(options = {}) {
   context.setDefaultTimeout(PATIENCE);
   const page = await context.newPage();
   page.on("console", (m) => {
-    if (m.type() === "error" && !/status of 40[0134]/.test(m.text())) complaints.push(`${page.url()}: ${m.text()}`);
+    if (m.type() === "error" && !/status of (40[0134]|502)|ERR_INTERNET_DISCONNECTED/.test(m.text())) complaints.push(`${page.url()}: ${m.text()}`);
   });
   page.on("pageerror", (e) => complaints.push(`${page.url()}: ${e.message}`));
   page.on("request", (r) => {
@@ -91,6 +91,7 @@ async function open(page, id, query = "", base = input.admin) {
 const admin = await tab();
 
 await step("the token opens the page and leaves the address", async () => {
+  input.home = input.admin;
   await admin.goto(`${input.admin}/?token=${token}`);
   await admin.waitForSelector("table.list");
   await until(async () => assert.equal(new URL(admin.url()).search, ""));
@@ -654,15 +655,89 @@ await step("no such recording, in words", async () => {
   assert.match(await admin.locator(".state").innerText(), /No such recording[\s\S]*no recording with this id/);
 });
 
-await step("a live recording is followed", async () => {
-  await open(admin, ids.live);
-  await admin.getByRole("button", { name: "Go live" }).click();
-  await has(admin, "package-");
-  const before = await time(admin);
+await step("playing goes on by itself after the network was away", async () => {
+  const page = await tab(); // whose context has no other pages
+  await page.goto(`${input.home}/?token=${token}`);
+  await page.goto(`${input.admin}/r/${ids.shell}?speed=16`);
+  await page.locator(".bigplay").waitFor();
+  await page.context().setOffline(true);
+  await page.locator(".bigplay").click();
+  const said = page.locator(".player > .banner.bad");
+  await until(async () => assert.match(await said.innerText(), /cannot be reached. This goes on by itself/));
+  assert.equal(await page.locator(".controls .play").getAttribute("aria-label"), "pause", "it does not wait, it stopped");
+  assert.ok(await page.locator(".bigplay").isHidden());
+  await shot(page, "away");
+  await page.context().setOffline(false);
+  await has(page, "[emerg]");
+  await said.waitFor({ state: "hidden" });
+  await page.close();
+});
+
+await step("a recording that goes away while it is open says so", async () => {
+  const page = await admin.context().newPage();
+  await open(page, ids.shell);
+  await page.route("**/frames/*", (r) => r.fulfill({ status: 404, json: { error: "There is no recording with this id; it may have been deleted, or the address is incomplete." } }));
+  await page.keyboard.press("End");
+  await until(async () => assert.match(await page.locator(".player > .banner.bad").innerText(), /may have been deleted/));
+  await page.close();
+});
+
+await step("a live recording is followed; from the fourth page of a browser on without a stream", async () => {
+  const first = await tab({ viewport: { width: 800, height: 600 } });
+  const context = first.context();
+  let streams = 0, asks = 0, broken = false;
+  await context.route("**/live?*", (r) => (broken ? r.fulfill({ status: 502, body: "" }) : (streams++, r.continue())));
+  await context.route("**/api/recordings/*?from=*", (r) => (broken ? r.fulfill({ status: 502, body: "" }) : (asks++, r.continue())));
+  await first.goto(`${input.home}/?token=${token}`);
+  await first.clock.install();
+  await first.goto(`${input.admin}/r/${ids.live}`);
+  await has(first, "package-"); // at the end from the start, without a key or a click
+  await until(async () => assert.equal(await first.getByRole("button", { name: "Go live" }).getAttribute("aria-pressed"), "true"));
+  assert.doesNotMatch(first.url(), /[?&]t=/);
+  await until(async () => assert.equal(streams, 1));
+  // Two more pages that have a stream, without the work of showing one.
+  const others = await context.newPage();
+  await others.goto(`${input.admin}/assets/icon.svg`);
+  await others.evaluate(() => {
+    window.places = new BroadcastChannel("tssh-streams");
+    window.heard = new Set();
+    places.addEventListener("message", ({ data }) => {
+      if (data.ask !== undefined) for (const me of [1, 2]) places.postMessage({ have: me, to: data.ask });
+      if (data.to === 3) heard.add(data.have);
+    });
+  });
+  const streaming = () => others.evaluate(async () => {
+    heard.clear();
+    places.postMessage({ ask: 3 });
+    await new Promise((r) => setTimeout(r, 500));
+    return heard.size;
+  });
+  await until(async () => assert.equal(await streaming(), 1));
+  const fourth = await context.newPage();
+  await fourth.goto(`${input.admin}/r/${ids.live}`);
+  await until(async () => assert.ok(asks > 1, "it does not ask"));
+  assert.equal(streams, 1);
+  // A page that nobody looks at gives its stream up.
+  const look = (hidden) => first.evaluate((h) => {
+    Object.defineProperty(document, "hidden", { value: h, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+  }, hidden);
+  await look(true);
+  await first.clock.fastForward(21_000);
+  await until(async () => assert.equal(await streaming(), 0, "it keeps its stream"));
+  // The recorder away: the page waits for it.
+  broken = true;
+  await look(false);
+  await until(async () => assert.match(await first.locator(".player > .banner.bad").innerText(), /It is tried again/));
+  broken = false;
+  await until(async () => assert.ok(await first.locator(".player > .banner.bad").isHidden(), "it does not come back"));
+  await shot(first, "live");
   console.log("GROW");
-  await has(admin, "all-good-again");
-  await until(async () => assert.ok((await time(admin)) > before));
-  await until(async () => assert.match(await admin.locator(".endmark").innerText(), /exit 0/));
+  await has(first, "all-good-again");
+  await until(async () => assert.match(await first.locator(".endmark").innerText(), /exit 0/));
+  await fourth.bringToFront();
+  await has(fourth, "all-good-again");
+  await context.close();
 });
 
 const alice = await tab();
