@@ -42,6 +42,11 @@ func TestSeekInALongRecording(t *testing.T) {
 	if d.Duration < hours*3600-60 {
 		t.Fatalf("%v s", d.Duration)
 	}
+	for from, want := range map[int]int{len(d.Frames) - 3: 3, len(d.Frames): 0, len(d.Frames) + 9: 0} { // who knows the first frames
+		if rest := decode[detailJSON](t, w.ask("GET", fmt.Sprintf("%s?from=%d", path, from), fromAlice)); len(rest.Frames) != want || want > 0 && rest.Frames[0].N != from || rest.Duration != d.Duration {
+			t.Errorf("from %d: %d frames, %v s", from, len(rest.Frames), rest.Duration)
+		}
+	}
 	var slowest, sum time.Duration
 	most, bytes := 0, 0
 	const seeks = 40
