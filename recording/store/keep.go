@@ -166,6 +166,9 @@ func (s *Store) Hold(id string, h Hold) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if s.isGone(id) { // at this moment
+		return fmt.Errorf("store: hold %s: %w", id, ErrNotFound)
+	}
 	if err := writeFile(besides(r.path(), ".hold"), h); err != nil {
 		return fmt.Errorf("store: hold %s: %w", id, err)
 	}
@@ -186,6 +189,9 @@ func (s *Store) Release(id string) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if s.isGone(id) {
+		return fmt.Errorf("store: release %s: %w", id, ErrNotFound)
+	}
 	err := s.dropBeside(r, ".hold")
 	if err == nil {
 		if err = os.Remove(besides(r.path(), ".hold")); errors.Is(err, os.ErrNotExist) {
@@ -221,6 +227,9 @@ func (s *Store) Delete(id, by, reason string) (Tombstone, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if s.isGone(id) {
+		return Tombstone{}, fmt.Errorf("store: delete %s: %w", id, ErrNotFound)
+	}
 	s.mu.RLock()
 	sum, hold := s.summary(r, s.cfg.Clock()), r.hold
 	s.mu.RUnlock()
@@ -309,7 +318,7 @@ func (s *Store) sumOf(r *rec) (string, error) {
 }
 
 // Expire deletes what its rules keep no longer, and says how many. A recording without a
-// rule, on hold, or still being made stays.
+// rule, on hold, or still being made stays; after a start hosts have time to say what is.
 func (s *Store) Expire() (int, error) { return s.expireOf("") }
 
 // expireOf does it for one host; "" for all.
@@ -322,7 +331,7 @@ func (s *Store) expireOf(host string) (int, error) {
 			continue
 		}
 		age := keepFor(s.cfg.Retention, &r.sum.Meta)
-		if age > 0 && r.hold == nil && now.Sub(r.sum.Meta.Start.Add(r.sum.Duration)) > age && now.Sub(r.heard) > liveFor {
+		if age > 0 && r.hold == nil && now.Sub(r.sum.Meta.Start.Add(r.sum.Duration)) > age && now.Sub(r.heard) > liveFor && (r.sum.Complete || now.Sub(s.opened) > liveFor) {
 			due = append(due, r.id)
 		}
 	}

@@ -87,6 +87,7 @@ type Store struct {
 	cfg     Config
 	readers atomic.Int32 // recs whose reader is open
 	listed  atomic.Bool  // what the bucket has is in the list
+	opened  time.Time
 
 	mu     sync.RWMutex
 	recs   map[string]*rec
@@ -146,7 +147,7 @@ func Open(cfg Config) (*Store, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("store: open: %w", err)
 	}
-	s := &Store{cfg: cfg, recs: map[string]*rec{}, byHost: map[string]int64{}, counts: map[string]int{}, limits: newLimits(), gone: map[string]bool{}, follow: map[string]map[chan struct{}]bool{}}
+	s := &Store{cfg: cfg, opened: cfg.Clock(), recs: map[string]*rec{}, byHost: map[string]int64{}, counts: map[string]int{}, limits: newLimits(), gone: map[string]bool{}, follow: map[string]map[chan struct{}]bool{}}
 	if err := s.rebuild(); err != nil {
 		return nil, fmt.Errorf("store: open %s: %w", cfg.Dir, err)
 	}
