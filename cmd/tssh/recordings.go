@@ -141,6 +141,14 @@ func (a *app) sessions(ctx context.Context, args []string) error {
 	if *asJSON {
 		return a.printJSON(rows)
 	}
+	if len(rows) == 0 {
+		words := "nothing is recorded that you may see"
+		if len(f.rest) > 0 {
+			words = "nothing that you may see fits"
+		}
+		fmt.Fprintln(a.err, "tssh: note: "+words)
+		return nil
+	}
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ID\tSTART\tLONG\tWHO\tAS\tHOST\tWHAT")
 	for _, r := range rows {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
@@ -66,6 +68,9 @@ func (c *cli) command(args []string) error {
 		if args[0] == "help" || args[0] == "-h" || args[0] == "--help" || args[0] == "-help" {
 			return flag.ErrHelp
 		}
+		if more := verbsOf(verbs, args[0]); more != "" {
+			return usageError{args[0] + ": say which of " + more}
+		}
 		return usageError{fmt.Sprintf("there is no command %q", printable(name))}
 	}
 	fs := newFlags(name)
@@ -82,6 +87,18 @@ func (c *cli) command(args []string) error {
 		return usageError{fmt.Sprintf("%s: %d arguments, and %s", name, len(pos), wanted(v.min, v.max))}
 	}
 	return v.run(pos)
+}
+
+// verbsOf are the second words of commands that begin with a first one.
+func verbsOf(verbs map[string]verb, first string) string {
+	var more []string
+	for name := range verbs {
+		if second, ok := strings.CutPrefix(name, first+" "); ok {
+			more = append(more, second)
+		}
+	}
+	slices.Sort(more)
+	return strings.Join(more, ", ")
 }
 
 func wanted(min, max int) string {

@@ -322,6 +322,14 @@ func (c *cli) recordingList(words string) error {
 		rows = append(rows, []string{t.ID, t.Start.UTC().Format("2006-01-02 15:04"), "", fmt.Sprint(t.Size), person, t.LocalUser + "@" + t.Host,
 			"deleted " + t.At.UTC().Format("2006-01-02 15:04") + " by " + t.By + ": " + t.Reason})
 	}
+	if len(rows) == 0 {
+		say := "nothing is recorded yet"
+		if words != "" {
+			say = "nothing fits these words"
+		}
+		_, err := fmt.Fprintln(c.err, "tsshub: "+say)
+		return err
+	}
 	return c.table("ID START LASTED BYTES PERSON AS STATE", rows)
 }
 
