@@ -134,9 +134,12 @@ func (a *app) sessions(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	rows, err := recordingRows(ctx, hc, strings.Join(f.rest, " "))
+	rows, sealed, err := recordingRows(ctx, hc, strings.Join(f.rest, " "))
 	if err != nil {
 		return err
+	}
+	if sealed > 0 { // on standard error: the list may be read by a program
+		fmt.Fprintf(a.err, "tssh: note: %d sealed recordings that fit otherwise were not looked into: their commands and files are readable with a key only\n", sealed)
 	}
 	if *asJSON {
 		return a.printJSON(rows)
@@ -177,9 +180,9 @@ func (a *app) sessions(ctx context.Context, args []string) error {
 	return w.Flush()
 }
 
-// recordingRows reads all pages of the hub's list of what fits the filter.
-func recordingRows(ctx context.Context, hc *http.Client, filter string) ([]recordingRow, error) {
-	rows := []recordingRow{}
+// recordingRows reads all pages of the hub's list of what fits the filter, and how many sealed ones may fit as well.
+func recordingRows(ctx context.Context, hc *http.Client, filter string) (rows []recordingRow, sealed int, err error) {
+	rows = []recordingRow{}
 	next := ""
 	for range maxPages {
 		q := url.Values{}
@@ -191,7 +194,7 @@ func recordingRows(ctx context.Context, hc *http.Client, filter string) ([]recor
 		}
 		resp, err := hubGet(ctx, hc, "/api/recordings", q)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		var page struct {
 			Recordings []struct {
@@ -200,12 +203,14 @@ func recordingRows(ctx context.Context, hc *http.Client, filter string) ([]recor
 			} `json:"recordings"`
 			Next       string         `json:"next"`
 			Unrecorded []recordingRow `json:"unrecorded"`
+			Sealed     int            `json:"sealed"`
 		}
 		err = json.NewDecoder(io.LimitReader(resp.Body, maxList)).Decode(&page)
 		resp.Body.Close()
 		if err != nil {
-			return nil, failed("the hub's list of recordings is not understood: %v", err)
+			return nil, 0, failed("the hub's list of recordings is not understood: %v", err)
 		}
+		sealed += max(0, page.Sealed)
 		for _, r := range page.Unrecorded {
 			r.Unrecorded, r.Live, r.Duration = true, true, max(0, time.Since(r.Start).Seconds())
 			rows = append(rows, r)
@@ -215,11 +220,11 @@ func recordingRows(ctx context.Context, hc *http.Client, filter string) ([]recor
 			rows = append(rows, r.recordingRow)
 		}
 		if page.Next == "" || page.Next == next || len(page.Recordings) == 0 {
-			return rows, nil
+			return rows, sealed, nil
 		}
 		next = page.Next
 	}
-	return rows, nil
+	return rows, sealed, nil
 }
 
 var recordingID = regexp.MustCompile(`^[A-Za-z0-9_-]{6,80}$`)

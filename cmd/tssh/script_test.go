@@ -287,6 +287,10 @@ func hubPages() http.Handler {
 			io.WriteString(w, `{"recordings":[{"id":"rec-0009","start":"2026-01-02T03:04:05Z","duration":1,"host":"db","who":"alice@example.com","local_user":"me","type":"exec","command":"false"}]}`)
 			return
 		}
+		if r.URL.Query().Get("q") == "cmd:reboot" {
+			io.WriteString(w, `{"recordings":[],"sealed":12}`)
+			return
+		}
 		if r.URL.Query().Get("before") == "" {
 			io.WriteString(w, `{"recordings":[{"id":"rec-0001","start":"2026-01-02T03:04:05Z","duration":61.2,"host":"web","who":"alice@example.com","local_user":"deploy","type":"shell","complete":true}],"next":"x"}`)
 			return
