@@ -125,10 +125,11 @@
 // until it is used again), so that whoever becomes root later cannot sign another past.
 // A checkpoint follows at most CheckpointEvery after what it covers.
 //
-// A countersignature is JSON {key, time, signature}: the hub's Ed25519 signature of
+// A countersignature is JSON {key, time, signature}: the Ed25519 signature by the recorder, which
+// is the hub or another one (package ship), of
 // "tssh recording start" 0 | SHA-256 of the meta payload | time (8). With it, a
 // recording cannot be replaced by another one signed with fresh keys. While a recording runs
-// the hub also signs, once a minute, how much of it it has: JSON {key, time, signature, seq,
+// it also signs, once a minute, how much of it it has: JSON {key, time, signature, seq,
 // chain, at} of "tssh recording progress" 0 | SHA-256 of the meta payload | seq (8) | at (8) |
 // chain (32) | time (8), about one of the last 64 checkpoints: its block's number and chain, and
 // the time of the last event before it. So root of a host that kept the first key cannot sign

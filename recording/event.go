@@ -166,6 +166,8 @@ type Meta struct {
 	// the person recorded could have altered the recording before it left the host.
 	SelfAttested bool `json:"self_attested,omitempty"`
 	// Sealed is set where the frames are encrypted; to whom is in the key blocks.
-	Sealed    bool   `json:"sealed,omitempty"`
-	PublicKey []byte `json:"public_key"` // Ed25519, first signing key of the recording
+	Sealed bool `json:"sealed,omitempty"`
+	// Recorders are the tags of the recorders that the rule names, in its order; none: the hub.
+	Recorders []string `json:"recorders,omitempty"`
+	PublicKey []byte   `json:"public_key"` // Ed25519, first signing key of the recording
 }

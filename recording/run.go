@@ -148,26 +148,22 @@ func (s *Spool) dispatch(ctx context.Context, due chan<- *Session) {
 	}
 }
 
-// countersigner asks the hub about each new recording in turn. While the hub is away it
-// waits longer and longer; a recording that ended meanwhile is left as it is.
+const (
+	signFirst   = 2 * time.Second // pauses with one recording that nobody countersigns
+	signLongest = time.Minute
+	signPatient = 10 * time.Second
+)
+
+// countersigner asks a recorder about each new recording in turn. One that is not countersigned
+// waits longer and longer, by itself: others may go to recorders that answer. One that ended
+// meanwhile is left as it is.
 func (s *Spool) countersigner(ctx context.Context) {
-	const (
-		first   = 2 * time.Second
-		longest = time.Minute
-		patient = 10 * time.Second
-	)
-	pause := first
 	for {
-		x := s.nextUnsigned()
-		wait := time.Duration(-1)
-		if x == nil {
-			if m := s.nextSeen(); m != nil {
-				s.askSeen(ctx, m)
-				wait = 0
-			}
-		}
-		if x != nil {
-			limited, cancel := context.WithTimeout(ctx, patient)
+		x, wait := s.nextUnsigned()
+		m := s.nextSeen()
+		switch {
+		case x != nil:
+			limited, cancel := context.WithTimeout(ctx, signPatient)
 			c, err := s.cfg.Countersign(limited, newStart(x.id, x.metaJSON))
 			cancel()
 			if err == nil {
@@ -175,42 +171,60 @@ func (s *Spool) countersigner(ctx context.Context) {
 			}
 			if err != nil {
 				s.log.Warn("recording is not countersigned yet", "id", x.id, "err", err)
-				s.mu.Lock()
-				s.queue = append(s.queue, x)
-				s.mu.Unlock()
-				wait, pause = pause, min(2*pause, longest)
-			} else {
-				wait, pause = 0, first
+				s.unsigned(x)
 			}
+			wait = 0
+		case m != nil:
+			wait = 0
+		}
+		if m != nil {
+			s.askSeen(ctx, m)
 		}
 		var timer <-chan time.Time
 		if wait >= 0 {
 			timer = time.After(wait)
 		}
-		var asked <-chan struct{}
-		if pause == first { // the hub answers: new recordings need not wait
-			asked = s.ask
-		}
 		select {
 		case <-timer:
-		case <-asked:
+		case <-s.ask:
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-func (s *Spool) nextUnsigned() *Session {
+// unsigned puts x into the queue again, for later.
+func (s *Spool) unsigned(x *Session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.queue) > 0 {
-		x := s.queue[0]
-		s.queue = s.queue[1:]
-		if s.running[x.id] == x {
-			return x
+	x.askWait = min(max(signFirst, 2*x.askWait), signLongest)
+	x.askAt = s.cfg.Clock().Add(x.askWait)
+	s.queue = append(s.queue, x)
+}
+
+// nextUnsigned takes the first recording out of the queue that may be asked about now; else it
+// says how long until there is one, -1 for none.
+func (s *Spool) nextUnsigned() (x *Session, wait time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.cfg.Clock()
+	wait = -1
+	left := s.queue[:0]
+	for _, q := range s.queue {
+		switch d := q.askAt.Sub(now); {
+		case s.running[q.id] != q: // it ended
+		case x == nil && d <= 0:
+			x = q
+		default:
+			left = append(left, q)
+			if d = max(d, 0); wait < 0 || d < wait {
+				wait = d
+			}
 		}
 	}
-	return nil
+	clear(s.queue[len(left):])
+	s.queue = left
+	return x, wait
 }
 
 // countersign puts the hub's answer into the recording.

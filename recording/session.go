@@ -30,9 +30,11 @@ type Session struct {
 
 	// guarded by Spool.mu
 	due       time.Time
-	seenAsked time.Time // when a hub was last asked to sign how much it has
-	seenAt    int64     // of that, the time of the last event
-	heapPos   int       // 1-based, 0: not in the heap
+	askAt     time.Time     // a countersignature is not asked for before
+	askWait   time.Duration // the last pause of that
+	seenAsked time.Time     // when a hub was last asked to sign how much it has
+	seenAt    int64         // of that, the time of the last event
+	heapPos   int           // 1-based, 0: not in the heap
 
 	mu            sync.Mutex
 	meta          Meta
@@ -103,11 +105,12 @@ func (x *Session) grown(off int64) {
 	}
 }
 
-// taken notes how much of it a recorder has.
+// taken notes how much of it a recorder has: more than before, or what another one has that
+// takes over.
 func (x *Session) taken(off int64) {
 	since := int64(0)
 	if off < x.durable.Load() {
-		if since = x.behind.Load(); since == 0 || off > x.acked.Load() {
+		if since = x.behind.Load(); since == 0 || off != x.acked.Load() {
 			since = x.s.cfg.Clock().UnixNano()
 		}
 	}
@@ -572,7 +575,7 @@ func (s *Spool) finishedSession(x *Session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.running, x.id)
-	s.finished[x.id] = &finishedRecording{person: x.person, size: x.w.off, acked: x.acked.Load()}
+	s.finished[x.id] = &finishedRecording{person: x.person, to: x.meta.Recorders, size: x.w.off, acked: x.acked.Load()}
 	s.dropLocked(x)
 }
 

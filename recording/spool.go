@@ -112,6 +112,7 @@ type Spool struct {
 
 type finishedRecording struct {
 	person      string
+	to          []string
 	size, acked int64
 }
 
@@ -187,7 +188,7 @@ func (s *Spool) load(id string) {
 	person := personOf(r.Meta())
 	size := st.Size()
 	if r.Complete() && r.end == size {
-		s.finished[id] = &finishedRecording{person: person, size: size, acked: s.readState(id)}
+		s.finished[id] = &finishedRecording{person: person, to: r.Meta().Recorders, size: size, acked: s.readState(id)}
 		// Finish may have been cut off between its last sync and this.
 		_ = os.Remove(s.path(id, journalName))
 		_ = os.Remove(s.path(id, keyName))
@@ -244,9 +245,12 @@ func hostMark(host string) string {
 
 // OfHost reports whether the id can be of a recording of this host's. Ids without a mark
 // are of earlier versions, and can be anybody's.
-func OfHost(id, host string) bool {
+func OfHost(id, host string) bool { return strings.Count(id, "-") < 3 || MarkedBy(id, host) }
+
+// MarkedBy reports whether the id has this host's mark.
+func MarkedBy(id, host string) bool {
 	p := strings.Split(id, "-")
-	return len(p) < 4 || p[3] == hostMark(host)
+	return len(p) >= 4 && p[3] == hostMark(host)
 }
 
 // admit says whether a new recording of this person may begin.
@@ -355,10 +359,11 @@ func (s *Spool) Finished() ([]string, error) {
 // Progress is how far a recording has come.
 type Progress struct {
 	ID      string
-	Path    string // of the .tsr
-	Durable int64  // bytes on disk, whole blocks; only these may be shipped
-	Acked   int64  // bytes a recorder has
-	Final   bool   // Durable is all there will be
+	Path    string   // of the .tsr
+	To      []string // Meta.Recorders
+	Durable int64    // bytes on disk, whole blocks; only these may be shipped
+	Acked   int64    // bytes that the recorder has which acknowledged last
+	Final   bool     // Durable is all there will be
 }
 
 // Recordings lists what is here, running and finished, by id.
@@ -368,17 +373,18 @@ func (s *Spool) Recordings() []Progress {
 	var out []Progress
 	for _, id := range sortedKeys(s.running) {
 		x := s.running[id]
-		out = append(out, Progress{ID: id, Path: s.path(id, recordingName), Durable: x.durable.Load(), Acked: x.acked.Load()})
+		out = append(out, Progress{ID: id, Path: s.path(id, recordingName), To: x.meta.Recorders, Durable: x.durable.Load(), Acked: x.acked.Load()})
 	}
 	for _, id := range sortedKeys(s.finished) {
 		f := s.finished[id]
-		out = append(out, Progress{ID: id, Path: s.path(id, recordingName), Durable: f.size, Acked: f.acked, Final: true})
+		out = append(out, Progress{ID: id, Path: s.path(id, recordingName), To: f.to, Durable: f.size, Acked: f.acked, Final: true})
 	}
 	return out
 }
 
 // Acked notes that a recorder has the first offset bytes of a recording. With final it
-// has all of it, and the folder is freed.
+// has all of it, and the folder is freed. Where another recorder takes over it can be fewer than
+// before: what counts is what one has, from the beginning on.
 func (s *Spool) Acked(id string, offset int64, final bool) error {
 	s.mu.Lock()
 	x, f := s.running[id], s.finished[id]

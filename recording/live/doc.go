@@ -33,6 +33,11 @@
 // same key signs the records of nodes, persons and policy. An order can only be about sessions
 // of the host it was sent to, since the host looks for nothing else.
 //
+// A recorder that stands alone is told who watches at it and says so over a connection of the
+// same kind; the host refuses its ends. Ending a session whose recording is elsewhere is asked of
+// the hub all the same, which finds the host by the mark in the id (recording.MarkedBy) and leaves
+// the decision to it.
+//
 // What is told about watchers decides nothing on the host: it closes frames earlier, and where
 // the rule has showWatchers the person is told.
 //

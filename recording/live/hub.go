@@ -79,6 +79,18 @@ func NewHub(cfg HubConfig) (*Hub, error) {
 	return &Hub{cfg: cfg, hosts: map[string]*hostConn{}, watched: map[string]*watched{}}, nil
 }
 
+// Host finds a host that is connected.
+func (h *Hub) Host(is func(id string) bool) (id string, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for id := range h.hosts {
+		if is(id) {
+			return id, true
+		}
+	}
+	return "", false
+}
+
 // ServeHTTP takes the connection of a host, and returns when it is over.
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	host, ok := h.cfg.HostOf(r)

@@ -36,7 +36,7 @@
 //	POST /api/recordings/ID/end        {"reason":WORDS}: End, also of one that is not recorded
 //	POST /api/recordings/ID/delete     {"reason":WORDS}: deletes it, where the rule's delete names who asks
 //
-// GET only but for the last. Times in JSON are seconds since the recording's start, bytes are base64. A refusal
+// GET only but for the last, which a recorder that stands alone refuses (Config.CannotEnd). Times in JSON are seconds since the recording's start, bytes are base64. A refusal
 // is {"error":"A sentence."}. The exact fields are the structs in api.go, and web/src/api.ts.
 //
 // An event is {"t":1.5,"ch":1,"k":"output","d":"..."}; kinds output, stderr, input, close and

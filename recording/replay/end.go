@@ -6,11 +6,13 @@ import (
 	"errors"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
 
 	"tssh/policy"
+	"tssh/recording"
 	"tssh/recording/audit"
 	"tssh/recording/live"
 	"tssh/recording/store"
@@ -41,6 +43,10 @@ func End(ctx context.Context, c Config, by policy.Identity, session, reason stri
 	if !ok {
 		return &EndError{http.StatusBadRequest, "say why, in one line of at most 300 bytes: the person reads it", ""}
 	}
+	now := time.Now
+	if c.Clock != nil {
+		now = c.Clock
+	}
 	sum, err := c.Store.Lookup(session)
 	if err != nil || !sum.Live { // not recorded, or not any more
 		if open, ok := c.open(session); ok && (err != nil || open.Meta.HostID == sum.Meta.HostID) {
@@ -48,14 +54,12 @@ func End(ctx context.Context, c Config, by policy.Identity, session, reason stri
 		}
 	}
 	switch {
-	case err != nil:
-		return &EndError{http.StatusNotFound, "there is no session with this id", ""}
+	case c.CannotEnd != "":
+		return &EndError{http.StatusConflict, c.CannotEnd, ""}
 	case c.Live == nil:
 		return &EndError{http.StatusNotFound, "sessions cannot be ended here", ""}
-	}
-	now := time.Now
-	if c.Clock != nil {
-		now = c.Clock
+	case err != nil:
+		return endElsewhere(ctx, c, by, session, reason, now)
 	}
 	d := mayOver(c.Policy(), policy.AskEnd, by, &sum, now())
 	e := audit.Entry{Time: now(), Kind: "session.end", Who: by.Who(), Node: by.Name, Host: sum.Meta.Host, LocalUser: sum.Meta.LocalUser, Session: session,
@@ -66,17 +70,41 @@ func End(ctx context.Context, c Config, by policy.Identity, session, reason stri
 	switch {
 	case d.Verdict != policy.Accept:
 		return &EndError{http.StatusForbidden, d.Say, d.Reason}
-	case !sum.Live:
+	case sum.Complete:
 		return &EndError{http.StatusConflict, "this session is over", ""}
 	}
+	return endAt(ctx, c, sum.Meta.HostID, e, by, now)
+}
+
+// endAt asks the host. What came of it is audited where that is not the end.
+func endAt(ctx context.Context, c Config, host string, e audit.Entry, by policy.Identity, now func() time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, endTime)
 	defer cancel()
-	no := endError(c.Live.End(ctx, sum.Meta.HostID, live.End{Session: session, By: byOf(by), Reason: reason}))
+	no := endError(c.Live.End(ctx, host, live.End{Session: e.Session, By: byOf(by), Reason: e.Text}))
 	if no == nil {
 		return nil
 	}
 	e.Time, e.Verdict, e.Text, e.Extra = now(), "failed", no.Error(), nil
 	return errors.Join(no, c.Audit(e))
+}
+
+// endElsewhere is for a session whose recording another recorder has, so that nothing is known of
+// it here but its host, by the mark in its id. The host alone decides then, as it does anyway.
+func endElsewhere(ctx context.Context, c Config, by policy.Identity, session, reason string, now func() time.Time) error {
+	none := &EndError{http.StatusNotFound, "there is no session with this id", ""}
+	host, ok := c.Live.Host(func(id string) bool { return recording.MarkedBy(session, id) })
+	if !ok || slices.ContainsFunc(c.Live.Open(), func(o live.Running) bool { return o.Session == session }) {
+		return none // or one that is not recorded, and of which its host said what cannot be
+	}
+	e := audit.Entry{Time: now(), Kind: "session.end", Who: by.Who(), Node: by.Name, Session: session, Verdict: "asked", Text: reason, Extra: map[string]string{"host_id": host}}
+	if err := c.Audit(e); err != nil {
+		return err
+	}
+	err := endAt(ctx, c, host, e, by, now)
+	if no := (*EndError)(nil); errors.As(err, &no) && no.Status == http.StatusConflict {
+		return errors.Join(none, err)
+	}
+	return err
 }
 
 // endError puts a host's answer into words.
@@ -169,5 +197,5 @@ func (v *Viewer) end(w http.ResponseWriter, r *http.Request, id policy.Identity)
 
 // mayEnd says whether the page offers to.
 func (v *Viewer) mayEnd(id policy.Identity, sum *store.Summary) bool {
-	return v.cfg.Live != nil && sum.Live && mayOver(v.cfg.Policy(), policy.AskEnd, id, sum, v.cfg.Clock()).Verdict == policy.Accept
+	return v.cfg.Live != nil && v.cfg.CannotEnd == "" && sum.Live && mayOver(v.cfg.Policy(), policy.AskEnd, id, sum, v.cfg.Clock()).Verdict == policy.Accept
 }

@@ -210,3 +210,43 @@ func TestEndIsTheRules(t *testing.T) {
 		t.Errorf("without a policy: %v", err)
 	}
 }
+
+// TestEndingWhatAnotherRecorderHas: nothing is known of the session here but its host, which decides.
+func TestEndingWhatAnotherRecorderHas(t *testing.T) {
+	w := newWorld(t)
+	answer := error(nil)
+	ended := w.hosted(func(live.End) error { return answer })
+	of := func(host string) string { return recording.NewID(w.now, host) }
+	for _, c := range []struct {
+		name, id string
+		answer   error
+		status   int
+		asked    bool
+	}{
+		{"one of the host", of("n-web"), nil, 200, true},
+		{"refused by the host", of("n-web"), &live.Refused{Code: live.CodeDenied, Say: "no"}, 403, true},
+		{"not there", of("n-web"), &live.Refused{Code: live.CodeGone, Say: "gone"}, 404, true},
+		{"of a host that is not connected", of("n-db"), nil, 404, false},
+		{"without a mark", of(""), nil, 404, false},
+	} {
+		answer = c.answer
+		before, notes := len(ended()), len(w.audited)
+		if got := w.post("/api/recordings/"+c.id+"/end", fromBob, `{"reason":"it must end"}`).StatusCode; got != c.status {
+			t.Errorf("%s: status %d, want %d", c.name, got, c.status)
+		}
+		if got := len(ended()) > before; got != c.asked {
+			t.Errorf("%s: host asked: %v", c.name, got)
+		}
+		if c.asked && (len(w.audited) == notes || w.audited[notes].Kind != "session.end" || w.audited[notes].Verdict != "asked") {
+			t.Errorf("%s: audited %+v", c.name, w.audited[notes:])
+		}
+		if c.asked && ended()[before].By.Login != "bob@example.com" {
+			t.Errorf("%s: asked by %+v", c.name, ended()[before].By)
+		}
+	}
+	w.viewer.cfg.CannotEnd = "not here"
+	before := len(ended())
+	if res := w.post("/api/recordings/"+of("n-web")+"/end", fromRoot, `{"reason":"x"}`); res.StatusCode != 409 || len(ended()) != before || words(t, res) != "Not here." {
+		t.Errorf("at a recorder: %d", res.StatusCode)
+	}
+}

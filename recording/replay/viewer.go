@@ -39,6 +39,8 @@ type Config struct {
 	Live *live.Hub
 	// Node is who a node is; nil: of sessions that are not recorded nothing is shown.
 	Node func(id string) (policy.Identity, bool)
+	// CannotEnd says why sessions are not ended from here although Live is there; "": they are.
+	CannotEnd string
 	// Audit writes one entry; what cannot be audited is not shown.
 	Audit func(audit.Entry) error
 	Clock func() time.Time // nil is time.Now

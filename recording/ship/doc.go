@@ -6,6 +6,20 @@
 //	      ^                |                   |
 //	      +--- Acked ------+<-- {"acked":N} ---+   only what is verified and on disk
 //
+// # Several recorders
+//
+// A Fleet has a Sender for each recorder that the rules of the recordings here name
+// (recording.Meta.Recorders, which is signed and outlives rule and daemon), and gives each recording to one of
+// them: the first of its list that can be had, and that one as long as it can be. One that cannot be
+// reached, leaves a request without an answer for five seconds or refuses the recording loses it to
+// the next, which gets it from where it is itself, most often from the beginning. Where none can be had
+// all are offered it, each in its own time, and whoever answers first has it. A recording that was
+// deleted at a recorder (410) goes nowhere else. An acknowledgement counts for the recorder that has the
+// recording now, so what is acknowledged can become less for a while; the spool is freed when any has all.
+//
+// A recorder that lost a recording keeps a part, which is a beginning of the whole, byte for byte: blocks
+// go out when they are durable here, and are never changed.
+//
 // # Requests
 //
 // All under the recorder's base URL, over connections on which both sides proved their keys.
@@ -64,7 +78,9 @@
 // host cannot later put another in its place.
 //
 // The Sender believes the recorder to say how much it has, for that is what the spool is freed
-// by; the recorder is the hub whose key is pinned. What it says is checked against what is here.
+// by; the recorder is the hub whose key is pinned, or a node whose signed record has a tag that the rule
+// names, by the control key in that record. What it says is checked against what is here. It has no
+// other power: a recorder that lies loses what it was given, and what it countersigned falsely it has signed.
 //
 // Memory: a Sender holds at most four appends of 512 KiB (6 MiB where one block is larger), a
 // Receiver at most 24 bodies at once, and neither ever a whole recording. Of the 24 one host has

@@ -28,6 +28,7 @@ const (
 	firstWait   = time.Second      // after trouble; doubles
 	longestWait = time.Minute      // with the recorder
 	refusedWait = 15 * time.Minute // with one recording, where the recorder will not have it
+	anyID       = "any"            // of no recording: whether the recorder answers
 )
 
 // Spool is where recordings wait; *recording.Spool is one.
@@ -56,6 +57,7 @@ type Sender struct {
 	mu     sync.Mutex
 	items  map[string]*progress // owned by Run but for the fields that Status reads under mu
 	status Status
+	open   map[*time.Time]bool // requests under way, by when they began
 }
 
 // progress is what the Sender knows of one recording.
@@ -69,6 +71,7 @@ type progress struct {
 	sent  time.Time // last request that it took
 	again time.Time // not before
 	wait  time.Duration
+	no    int // the status of the last refusal, while again is to come
 	busy  bool
 }
 
@@ -78,6 +81,8 @@ type Status struct {
 	Behind     int64     // bytes that it does not have
 	Since      time.Time // of the trouble; zero when there is none
 	Err        error     // the last trouble with the recorder; nil when it answers
+	// Waiting is for how long the oldest request that is under way has had no answer.
+	Waiting time.Duration
 }
 
 // NewSender makes a Sender.
@@ -88,7 +93,7 @@ func NewSender(cfg SenderConfig) (*Sender, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Sender{cfg: cfg, items: map[string]*progress{}, kick: make(chan struct{}, 1)}, nil
+	return &Sender{cfg: cfg, items: map[string]*progress{}, open: map[*time.Time]bool{}, kick: make(chan struct{}, 1)}, nil
 }
 
 // Kick makes the Sender look now: somebody waits for the recorder to have what is in the
@@ -104,7 +109,22 @@ func (s *Sender) Kick() {
 func (s *Sender) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.status
+	st := s.status
+	for began := range s.open {
+		st.Waiting = max(st.Waiting, time.Since(*began))
+	}
+	return st
+}
+
+// refuses says with which status the recorder refused this recording, while it is not asked
+// again; 0: it did not.
+func (s *Sender) refuses(id string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.items[id]; p != nil && time.Now().Before(p.again) {
+		return p.no
+	}
+	return 0
 }
 
 // Run sends until ctx ends, and returns after the last request has. An outage of the recorder
@@ -142,6 +162,9 @@ func (s *Sender) Run(ctx context.Context) error {
 		tried = now
 		var items []recording.Progress
 		items, missed = s.due(s.cfg.Spool.Recordings(), now)
+		if len(items) == 0 && len(slots) == 0 && s.Status().Err != nil {
+			items = []recording.Progress{{}} // nothing but the question whether it answers again
+		}
 		for _, it := range items {
 			select {
 			case slots <- struct{}{}:
@@ -218,7 +241,8 @@ func (s *Sender) due(items []recording.Progress, now time.Time) (out []recording
 		out = append(out, it)
 	}
 	for id, p := range s.items {
-		if !there[id] && !p.busy {
+		// Where another recorder has it now: that this one refuses it counts for a while.
+		if !there[id] && !p.busy && (p.no == 0 || now.After(p.again.Add(refusedWait))) {
 			delete(s.items, id)
 		}
 	}
@@ -237,6 +261,13 @@ func (s *Sender) idle(id string) {
 // send brings one recording up to it.Durable at the recorder. The error is trouble with the
 // recorder as a whole; trouble with this recording is logged here and makes it wait alone.
 func (s *Sender) send(ctx context.Context, it recording.Progress) error {
+	if it.ID == "" {
+		_, err := s.call(ctx, http.MethodGet, anyID, -1, nil)
+		if no := (*refused)(nil); errors.As(err, &no) {
+			return nil
+		}
+		return err
+	}
 	s.mu.Lock()
 	p := *s.items[it.ID]
 	s.mu.Unlock()
@@ -250,13 +281,13 @@ func (s *Sender) send(ctx context.Context, it recording.Progress) error {
 	var no *refused
 	switch {
 	case err == nil:
-		p.wait, p.again = 0, time.Time{}
+		p.wait, p.again, p.no = 0, time.Time{}, 0
 		return nil
 	case errors.Is(err, errElsewhere):
 		p.known = false // two conflicts in a row: ask at the next look
 		return nil
 	case errors.As(err, &no):
-		p.known = false
+		p.known, p.no = false, max(no.status, 1)
 		p.wait = nextWait(max(p.wait, longestWait/8), refusedWait)
 		p.again = time.Now().Add(jitter(p.wait))
 		s.cfg.Log.Error("recorder refuses a recording; it stays in the spool", "recording", it.ID, "status", no.status, "err", no)
@@ -287,6 +318,11 @@ func (s *Sender) advance(ctx context.Context, it recording.Progress, p *progress
 	}
 	if p.acked > it.Durable {
 		return ahead(p, it)
+	}
+	if p.acked > it.Acked { // an answer was lost, or nobody was there for it
+		if err := s.cfg.Spool.Acked(it.ID, p.acked, false); err != nil {
+			s.cfg.Log.Error("spool did not note an acknowledgement", "recording", it.ID, "err", err)
+		}
 	}
 	f, err := os.Open(it.Path)
 	if err != nil {
@@ -387,7 +423,7 @@ func (s *Sender) call(ctx context.Context, method, id string, offset int64, body
 	}
 	req.Header.Set("Content-Type", "application/octet-stream")
 	var ack Ack
-	status, err := do(client, req, &ack)
+	status, err := s.do(client, req, &ack)
 	switch {
 	case err != nil:
 		return Ack{}, err
@@ -430,7 +466,7 @@ func (s *Sender) sign(ctx context.Context, id, what string, v any, fits func(rec
 		recording.Countersignature
 		Error string `json:"error"`
 	}
-	status, err := do(client, req, &got)
+	status, err := s.do(client, req, &got)
 	if err != nil {
 		return recording.Countersignature{}, err
 	}
@@ -441,6 +477,20 @@ func (s *Sender) sign(ctx context.Context, id, what string, v any, fits func(rec
 		return recording.Countersignature{}, errors.New("ship: countersign: the recorder's signature does not fit")
 	}
 	return got.Countersignature, nil
+}
+
+// do is do, with the time that it takes in Status.
+func (s *Sender) do(client *http.Client, req *http.Request, into any) (int, error) {
+	began := time.Now()
+	s.mu.Lock()
+	s.open[&began] = true
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.open, &began)
+	}()
+	return do(client, req, into)
 }
 
 func do(client *http.Client, req *http.Request, into any) (int, error) {
