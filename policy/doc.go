@@ -86,6 +86,11 @@ load elsewhere. They only take away from what the rule allows without them.
 	breakGlass       true: the rule works when recorder or hub are away; audited, and announced at login
 	approvers, approvals, approvedFor   of action "request": who says yes, how many of them, for how long
 
+The recorder of a rule, which is of the original language, are tags of nodes in the order in which
+they are tried; without it recordings go to the hub, whose own tag is tag:tsshub. enforceRecorder
+is record "required-remote". Nodes with such a tag and all others know each other whatever the
+network rules say (Recorders).
+
 Without permit a session has what sshd gives by default: terminal, shell, commands, sftp,
 forwards to anywhere and of sockets, listening on loopback, the agent, and not X11. With
 permit it has what is written there and nothing else. With command and without permit it

@@ -8,7 +8,7 @@ import (
 // features are the fields that hosts enforce since they came to be, beside those of the
 // original language. A host that does not know one cannot read a file that has it, and
 // then lets nobody do anything.
-var features = []string{"permit", "command", "limits", "hours", "record", "recordInput", "watch", "loginMessage", "breakGlass", "request", "showWatchers", "sftpFolder", "seal", "recordFailure", "showRecording", "delete"}
+var features = []string{"permit", "command", "limits", "hours", "record", "recordInput", "watch", "loginMessage", "breakGlass", "request", "showWatchers", "sftpFolder", "seal", "recordFailure", "showRecording", "delete", "recorder"}
 
 // Understands is what hosts of this version tell the hub that they enforce: the language
 // itself, and one word for each kind of field that was added to it.

@@ -120,6 +120,9 @@ func (f *file) readSSHRule(e *hujson.Value, i int) {
 		}
 		r.recorder = append(r.recorder, s.tag)
 	}
+	if len(r.recorder) > 0 {
+		more.t.uses = append(more.t.uses, use{"recorder", recorder[0].off})
+	}
 	switch {
 	case r.enforceRecorder && len(recorder) == 0:
 		f.warnf(e.StartOffset, "%s: enforceRecorder without recorder has no effect", rule)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -93,8 +94,13 @@ type callerKey struct{}
 // AdminServer is an HTTP server for the administrators' socket. Whoever connects is
 // known by the kernel's word; only root and the owner of this process get answers.
 func (s *Server) AdminServer() *http.Server {
+	return AdminServer(s.Admin(), s.c.Log)
+}
+
+// AdminServer serves h as that method does; h asks Caller who it is.
+func AdminServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
-		Handler:           s.Admin(),
+		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
@@ -102,7 +108,7 @@ func (s *Server) AdminServer() *http.Server {
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			uid, err := peerUID(c)
 			if err != nil {
-				s.c.Log.Warn("administrator's connection", "err", err)
+				log.Warn("administrator's connection", "err", err)
 				return ctx
 			}
 			return context.WithValue(ctx, callerKey{}, uid)
@@ -220,9 +226,17 @@ func (s *Server) Status() StatusInfo {
 	}
 }
 
-// handleAudit writes the audit log, one JSON record a line. Its end is marked, so that
-// one that broke off is not taken for the whole.
 func (s *Server) handleAudit(w http.ResponseWriter, r *http.Request) {
+	if s.c.ReadAudit == nil {
+		answer(w, http.StatusNotFound, netmap.Problem{Code: CodeNotFound, Say: "this hub keeps no audit log"})
+		return
+	}
+	WriteAudit(w, r, s.c.ReadAudit, s.c.Log)
+}
+
+// WriteAudit answers AdminAudit with what read gives, one JSON record a line. Its end is marked,
+// so that one that broke off is not taken for the whole. The caller has asked Caller.
+func WriteAudit(w http.ResponseWriter, r *http.Request, read func(audit.Filter, func(audit.Record) error) error, log *slog.Logger) {
 	var f audit.Filter
 	if v := r.URL.Query().Get("since"); v != "" {
 		t, err := time.Parse(time.RFC3339, v)
@@ -233,21 +247,17 @@ func (s *Server) handleAudit(w http.ResponseWriter, r *http.Request) {
 		f.Since = t
 	}
 	f.Host = r.URL.Query().Get("host")
-	if s.c.ReadAudit == nil {
-		answer(w, http.StatusNotFound, netmap.Problem{Code: CodeNotFound, Say: "this hub keeps no audit log"})
-		return
-	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Trailer", "Audit-End")
 	w.WriteHeader(http.StatusOK)
 	enc := json.NewEncoder(w)
-	err := s.c.ReadAudit(f, func(rec audit.Record) error { return enc.Encode(rec) })
+	err := read(f, func(rec audit.Record) error { return enc.Encode(rec) })
 	end := "ok"
 	if err != nil {
 		end = err.Error()
 		var b *audit.Broken
 		if !errors.As(err, &b) {
-			s.c.Log.Error("audit", "err", err)
+			log.Error("audit", "err", err)
 		}
 	}
 	w.Header().Set("Audit-End", end)

@@ -76,6 +76,7 @@ func (s *Server) tryPolicy(req PolicyRequest) CheckResult {
 		problems = append(problems, policy.RunTests(p, d)...)
 		problems = append(problems, p.NeedsRoutes()...) // node records have no routes
 		problems = append(problems, policy.NoWay(p, d)...)
+		problems = append(problems, policy.NoRecorder(p, d)...)
 		r.Warnings = s.lockouts(name, p, d, req.Editor)
 		r.Problems = append(r.Problems, s.behind(name, p)...)
 	}

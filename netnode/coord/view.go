@@ -21,6 +21,8 @@ type view struct {
 	// named are the addresses and prefixes that the policy's text has in it. A node in one
 	// of them may be treated otherwise than its like, so they are part of its class.
 	named []netip.Prefix
+	// recorders are the tags of recorders.
+	recorders []policy.Tag
 
 	mu    sync.Mutex
 	cache map[[2]string]bool
@@ -36,7 +38,7 @@ func newView(text string) (*view, error) {
 	if p == nil {
 		return nil, fmt.Errorf("no policy")
 	}
-	return &view{policy: p, named: prefixesIn(text), cache: map[[2]string]bool{}}, nil
+	return &view{policy: p, named: prefixesIn(text), recorders: p.Recorders(), cache: map[[2]string]bool{}}, nil
 }
 
 // class is what the policy can know a node by.
@@ -93,7 +95,9 @@ func (v *view) adjacent(a, b *policy.Identity) bool {
 
 // sees reports whether viewer has target in its map. Everybody sees itself and the
 // hub's own node, which sees everybody; a relay that stands alone sees everybody, too, and
-// nobody sees it: it has to know whom to let in, and nothing else.
+// nobody sees it: it has to know whom to let in, and nothing else. A recorder that rules name and
+// everybody else see each other, as with the hub's node: hosts bring it their recordings, people
+// watch them there, and it has to know who is who.
 func (s *state) sees(v *view, viewer, target *netmap.Node) bool {
 	if viewer.ID == target.ID || viewer.Hub() || target.Hub() || viewer.Relay() {
 		return true
@@ -101,8 +105,16 @@ func (s *state) sees(v *view, viewer, target *netmap.Node) bool {
 	if target.Relay() {
 		return false
 	}
+	if v.records(viewer) || v.records(target) {
+		return true
+	}
 	a, b := s.identity(viewer), s.identity(target)
 	return v.adjacent(&a, &b)
+}
+
+// records reports whether the node is a recorder.
+func (v *view) records(n *netmap.Node) bool {
+	return len(v.recorders) > 0 && slices.ContainsFunc(n.Tags, func(t policy.Tag) bool { return slices.Contains(v.recorders, t) })
 }
 
 // prefixesIn finds every address and prefix written in a text, in comments as well:

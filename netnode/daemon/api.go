@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -81,7 +82,11 @@ func (d *Daemon) status(context.Context) (localapi.Status, error) {
 	for _, p := range ns.Peers {
 		paths[p.Node.ID] = p
 	}
+	recorders := nm.Policy.Recorders()
 	for _, p := range nm.Peers {
+		if slices.ContainsFunc(p.Tags, func(t policy.Tag) bool { return slices.Contains(recorders, t) }) {
+			s.Recorders = append(s.Recorders, localapi.Recorder{Node: node(p.Identity), Key: p.Control.String()})
+		}
 		q := localapi.Peer{Node: node(p.Identity), SSH: len(p.HostKeys) > 0, Expires: p.Expires}
 		if x, ok := paths[p.ID]; ok {
 			q.LastHandshake, q.RxBytes, q.TxBytes = x.Handshake, x.Rx, x.Tx

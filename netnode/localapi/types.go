@@ -64,6 +64,7 @@ type Status struct {
 	Hub           string            `json:"hub,omitempty"`             // host:port of the coordination server
 	HubKey        string            `json:"hub_key,omitempty"`         // its Ed25519 key, base64: the pin
 	FormerHubKeys []string          `json:"former_hub_keys,omitempty"` // keys that it had before, for what they signed then
+	Recorders     []Recorder        `json:"recorders,omitempty"`       // nodes that rules name as recorders
 	HubOnline     bool              `json:"hub_online"`                // its stream is open
 	Revision      int64             `json:"revision,omitempty"`        // of the netmap in force
 	Drops         map[string]uint64 `json:"drops,omitempty"`           // packets dropped, by reason
@@ -81,6 +82,12 @@ type Status struct {
 	Peers     []Peer           `json:"peers"`
 	MayDial   bool             `json:"may_dial"`   // whether the caller of this status may dial
 	MayManage bool             `json:"may_manage"` // whether the caller may join, up and down
+}
+
+// Recorder is a node that takes recordings, beside the hub.
+type Recorder struct {
+	Node
+	Key string `json:"key"` // the Ed25519 key that it signs with, base64
 }
 
 // Notice is something on the host that is in the way of the mesh.
