@@ -37,7 +37,8 @@
 //	--recordings-cache MiB   of the bucket that stay in the state folder, default 10240
 //	--retention RULE   90d, tag:NAME=365d, tag:NAME=forever; may be repeated: of those that
 //	                   match, the longest counts, and what none matches is kept
-//	--roles LIST       default: all that this program has
+//	--roles LIST       default: all that this program has; relay or recorder alone, with
+//	                   --join-file, is one that stands alone: standalone.go, recorder.go
 //	--node-expiry T    how long the nodes of people are members, default 180d; never
 //	--ephemeral-grace T  how long an ephemeral node may be away, default 10m
 //	--restored         once, after the database was put back from a backup

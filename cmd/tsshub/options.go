@@ -34,7 +34,7 @@ type options struct {
 	roles                            map[string]bool
 	stunListen                       string // UDP address of STUN; empty: the usual port, or any
 	relayRate                        int64  // bytes a second that one node may send through the relay; 0: the default
-	joinFile, hostname               string // of a relay that stands alone
+	joinFile, hostname               string // of a relay or a recorder that stands alone
 	announce                         string // host, when it was said with --url
 	restored                         bool
 	nodeExpiry, ephemeralGrace       time.Duration // 0: the usual; nodeExpiry < 0: never
@@ -143,14 +143,17 @@ func parseServe(args []string) (o options, err error) {
 		}
 		o.roles[r] = true
 	}
-	if !o.roles["coord"] && (len(o.roles) != 1 || !o.roles["relay"]) {
+	if o.alone() && len(o.roles) != 1 {
 		return o, errNoCoord()
 	}
-	if o.roles["coord"] && o.joinFile != "" {
-		return o, usageError{"serve: --join-file is for a relay that stands alone (--roles relay)"}
+	if !o.alone() && o.joinFile != "" {
+		return o, usageError{"serve: --join-file is for a relay or a recorder that stands alone (--roles relay, --roles recorder)"}
 	}
 	return o, nil
 }
+
+// alone says that this is no hub, but one of its roles somewhere else.
+func (o *options) alone() bool { return !o.roles["coord"] }
 
 // hostOf is the host:port that a token names.
 func hostOf(s string) (string, error) {

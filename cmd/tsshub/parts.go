@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"tssh/netnode/coord"
+	"tssh/netnode/netmap"
 	"tssh/recording/ship"
 )
 
@@ -65,7 +66,7 @@ func startCoord(h *hub) (func(context.Context) error, error) {
 // hub has a node of its own, and over loopback where that was asked for.
 func startRecorder(h *hub) (func(context.Context) error, error) {
 	r, err := openRooms(roomsConfig{
-		State: h.dir.path, Recordings: h.opt.recordingsDir(h.dir), Coord: h.coord, Key: h.dir.key, Former: h.coord.Mesh().FormerKeys,
+		State: h.dir.path, Recordings: h.opt.recordingsDir(h.dir), Mesh: membersOf(h.coord, h.log), Key: h.dir.key, Former: h.coord.Mesh().FormerKeys,
 		Bucket: h.opt.bucket, CacheBytes: h.opt.cache << 20, Retention: h.opt.retention, Keys: h.opt.keys,
 		Audit: h.audit.Append, UDPPort: h.opt.udpPort, PerHost: h.opt.perHost, Log: h.log.With("part", "recorder"),
 	})
@@ -81,7 +82,9 @@ func startRecorder(h *hub) (func(context.Context) error, error) {
 		}
 	}
 	return func(ctx context.Context) error {
-		return r.run(ctx, ownAddr(h.listen), replay, func(url string) { sayReplay(h.say, url) })
+		return r.run(ctx, replay, func(url string) { sayReplay(h.say, url) }, func(ctx context.Context) error {
+			return r.ownNode(ctx, func(ctx context.Context) (netmap.Token, error) { return h.coord.HubToken(ctx, ownAddr(h.listen)) })
+		})
 	}, nil
 }
 

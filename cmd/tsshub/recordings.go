@@ -152,7 +152,7 @@ func (r *rooms) listRecordings(q recordingRequest) (recordingList, error) {
 		out.Recordings = append(out.Recordings, recordingInfo{ID: s.Meta.ID, Start: s.Meta.Start, Duration: s.Duration, Size: s.Size, Person: person, Host: s.Meta.Host,
 			LocalUser: s.Meta.LocalUser, Live: s.Live, Complete: s.Complete, Problem: s.Problem, Unsealed: s.Unsealed, Hold: r.store.Held(s.Meta.ID)})
 	}
-	if q.Before == "" && r.live != nil && r.cfg.Coord != nil {
+	if q.Before == "" && r.live != nil {
 		for _, u := range replay.Open(r.viewerConfig(replay.Config{}), q.Words, func(*store.Summary) bool { return true }) {
 			person := u.Meta.Login
 			if person == "" {

@@ -31,10 +31,10 @@ import (
 	"tssh/recording/store"
 )
 
-// rooms is what the hub does beside coordination: it takes recordings in, shows them,
-// and is a node of its own mesh to show them there.
+// rooms is a recorder: the hub's own, or one that stands alone (recorder.go). It takes
+// recordings in, shows them, and is a node of its mesh to show them there.
 //
-//	hosts --TLS port, control key--> ship.Receiver --> store.Store
+//	hosts --TLS, control key--------> ship.Receiver --> store.Store
 //	      <--the same, live.Hub----- ends, watchers      |
 //	                                                      |
 //	members --mesh, TCP 80, WhoIs--> replay.Viewer <------+
@@ -54,14 +54,27 @@ type roomsConfig struct {
 	CacheBytes int64  // so much of the bucket is kept in the folder
 	Retention  []store.Rule
 	Keys       *recording.Keys // open sealed recordings; nil: they are kept, listed and verified
-	Coord      *coord.Server
+	Mesh       members
 	Key        netmap.ControlKey
-	Former     []netmap.FormerKey // the hub had before
+	Former     []netmap.FormerKey // the recorder had before
 	Audit      func(audit.Entry) error
-	UDPPort    int   // of the hub's own node; 0: the last one, or any
+	UDPPort    int   // of the recorder's own node; 0: the last one, or any
 	Quota      int64 // bytes of recordings of one host; 0: no limit
 	PerHost    int   // recordings of one host; 0: no limit
 	Log        *slog.Logger
+	CannotEnd  string // why sessions are not ended from here; "": they are
+}
+
+// members is what a recorder knows of its mesh: the hub from its database (parts.go), one that
+// stands alone from verified records (recorder.go).
+type members struct {
+	ByKey  func(netmap.ControlPublic) (policy.Identity, bool)
+	Node   func(id string) (policy.Identity, bool)
+	Named  func(name string) (id string, ok bool)
+	Policy func() *policy.Policy
+	// Before says since when the policy is in force, and whom the one before had recordings
+	// sealed to; the zero time where that is not known.
+	Before func() (since time.Time, sealTo []string)
 }
 
 func openRooms(c roomsConfig) (*rooms, error) {
@@ -101,14 +114,14 @@ func (r *rooms) host(req *http.Request) (string, bool) {
 	if !ok {
 		return "", false
 	}
-	id, ok := r.cfg.Coord.NodeByControlKey(key)
+	id, ok := r.cfg.Mesh.ByKey(key)
 	return id.ID, ok
 }
 
 // claims refuses a recording in which a host gives itself another machine's name: that is
 // what people see in the list. The name of a machine that was renamed rests for a week.
 func (r *rooms) claims(m recording.Meta) error {
-	if id, ok := r.cfg.Coord.Named(m.Host); ok && id != m.HostID {
+	if id, ok := r.cfg.Mesh.Named(m.Host); ok && id != m.HostID {
 		return fmt.Errorf("another host is called %q", m.Host)
 	}
 	return nil
@@ -120,9 +133,9 @@ func (r *rooms) mount(m *http.ServeMux) {
 	m.Handle(live.Path, r.live)
 }
 
-// run is the hub's own node and the replay page, until ctx ends. tlsAddr is where the
-// TLS port is reached from this process; l is for the page over loopback and may be nil.
-func (r *rooms) run(ctx context.Context, tlsAddr string, l net.Listener, announce func(url string)) error {
+// run keeps what was recorded, and serves the page over loopback and whatever onMesh does, until
+// ctx ends. l is for the page over loopback and may be nil.
+func (r *rooms) run(ctx context.Context, l net.Listener, announce func(url string), onMesh func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	search, err := find.Open(find.Config{Path: filepath.Join(r.cfg.State, "search.db"), Store: r.store, Keys: r.cfg.Keys, Log: r.cfg.Log.With("part", "search")})
@@ -145,7 +158,7 @@ func (r *rooms) run(ctx context.Context, tlsAddr string, l net.Listener, announc
 		})
 	}
 	wg.Go(func() { // ends with ctx
-		errs[1] = r.onMesh(ctx, tlsAddr)
+		errs[1] = onMesh(ctx)
 		cancel()
 	})
 	wg.Wait()
@@ -182,41 +195,41 @@ func (r *rooms) viewer(c replay.Config) (*replay.Viewer, error) {
 }
 
 func (r *rooms) viewerConfig(c replay.Config) replay.Config {
-	c.Search, c.Live, c.Keys = r.search, r.live, r.cfg.Keys
-	if r.cfg.Coord != nil {
-		c.Node = r.cfg.Coord.Node
-	}
-	c.Store, c.Policy, c.Audit, c.Log = r.store, r.cfg.Coord.Policy, r.cfg.Audit, r.cfg.Log
+	c.Search, c.Live, c.CannotEnd, c.Keys = r.search, r.live, r.cfg.CannotEnd, r.cfg.Keys
+	c.Store, c.Node, c.Policy, c.Audit, c.Log = r.store, r.cfg.Mesh.Node, r.cfg.Mesh.Policy, r.cfg.Audit, r.cfg.Log
 	return c
 }
 
-// onMesh is the hub's own node, which shows recordings to members.
-func (r *rooms) onMesh(ctx context.Context, tlsAddr string) error {
+// ownNode is the hub's own node, which shows recordings to members. token lets it in, once.
+func (r *rooms) ownNode(ctx context.Context, token func(context.Context) (netmap.Token, error)) error {
 	d, err := daemon.New(daemon.Config{
 		State: filepath.Join(r.cfg.State, "node"), Hostname: netmap.HubName, OwnerUID: -1, UDPPort: r.cfg.UDPPort,
-		AdmitPorts: []uint16{80}, Log: r.cfg.Log.With("part", "node"), Serve: r.serveMesh,
+		AdmitPorts: []uint16{pagePort}, Log: r.cfg.Log.With("part", "node"), Serve: r.serveMesh,
 	})
 	if err != nil {
 		return err
 	}
 	if !d.Joined() {
-		token, err := r.cfg.Coord.HubToken(ctx, tlsAddr)
+		t, err := token(ctx)
 		if err != nil {
 			return err
 		}
-		if err := d.Join(ctx, token, netmap.HubName); err != nil {
+		if err := d.Join(ctx, t, netmap.HubName); err != nil {
 			return fmt.Errorf("the hub's own node: %w", err)
 		}
 	}
 	return d.Run(ctx)
 }
 
+// pagePort is where recorders show their page on the mesh.
+const pagePort = 80
+
 func (r *rooms) serveMesh(ctx context.Context, n *netnode.Node, c *netmap.Client) error {
 	m := c.Map()
 	hosts := []string{m.Self.Name, m.Self.Name + "." + m.Mesh + ".internal"}
 	var listeners []net.Listener
 	for _, a := range m.SelfAddrs {
-		l, err := n.Listen("tcp", netip.AddrPortFrom(a, 80).String())
+		l, err := n.Listen("tcp", netip.AddrPortFrom(a, pagePort).String())
 		if err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -18,16 +19,12 @@ const sealGrace = 30 * time.Second
 // sealing says what is wrong with whom a recording is sealed to, by the policy in force; "" is nothing. The
 // recipients that a recording names are its host's word: whether the key is sealed to them only they can find out.
 func (r *rooms) sealing(m recording.Meta, to []string) string {
-	why := sealedWrong(r.cfg.Coord.Policy().SealTo(), m.Sealed, to)
+	why := sealedWrong(r.cfg.Mesh.Policy().SealTo(), m.Sealed, to)
 	if why == "" {
 		return ""
 	}
-	var since time.Time
-	log := r.cfg.Coord.PolicyLog()
-	if len(log) > 0 {
-		since = log[0].Time
-	}
-	if time.Since(since) < sealGrace && sealedWrong(r.sealedBefore(log[1:]), m.Sealed, to) == "" {
+	since, before := r.cfg.Mesh.Before()
+	if time.Since(since) < sealGrace && sealedWrong(before, m.Sealed, to) == "" {
 		return ""
 	}
 	if !m.Sealed && m.Start.Before(since) {
@@ -36,14 +33,25 @@ func (r *rooms) sealing(m recording.Meta, to []string) string {
 	return why
 }
 
+// membersOf are those of the hub itself.
+func membersOf(c *coord.Server, log *slog.Logger) members {
+	return members{ByKey: c.NodeByControlKey, Node: c.Node, Named: c.Named, Policy: c.Policy, Before: func() (time.Time, []string) {
+		versions := c.PolicyLog()
+		if len(versions) == 0 {
+			return time.Time{}, nil
+		}
+		return versions[0].Time, sealedBefore(c, versions[1:], log)
+	}}
+}
+
 // sealedBefore is whom the newest of these versions of the policy has recordings sealed to.
-func (r *rooms) sealedBefore(log []coord.PolicyVersion) []string {
-	if len(log) == 0 {
+func sealedBefore(c *coord.Server, versions []coord.PolicyVersion, log *slog.Logger) []string {
+	if len(versions) == 0 {
 		return nil
 	}
-	v, err := r.cfg.Coord.PolicyAt(context.Background(), log[0].Rev)
+	v, err := c.PolicyAt(context.Background(), versions[0].Rev)
 	if err != nil {
-		r.cfg.Log.Error("the policy before", "rev", log[0].Rev, "err", err)
+		log.Error("the policy before", "rev", versions[0].Rev, "err", err)
 		return nil
 	}
 	p, _ := policy.Parse(v.Name, []byte(v.Text))
@@ -70,7 +78,7 @@ func sealedWrong(want []string, sealed bool, to []string) string {
 // limited audits that a host has used up its share of the recorder.
 func (r *rooms) limited(host, limit, say string) {
 	name := host
-	if n, ok := r.cfg.Coord.Node(host); ok {
+	if n, ok := r.cfg.Mesh.Node(host); ok {
 		name = n.Name
 	}
 	if err := r.cfg.Audit(audit.Entry{Time: time.Now(), Kind: "recording.limit", Who: name, Node: name, Host: name, Verdict: "deny", Text: say, Extra: map[string]string{"limit": limit}}); err != nil {

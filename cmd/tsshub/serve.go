@@ -55,8 +55,11 @@ func (c *cli) serve(args []string) error {
 	if err != nil {
 		return err
 	}
-	if !opt.roles["coord"] {
+	if opt.alone() {
 		syscall.Umask(0o077)
+		if opt.roles["recorder"] {
+			return c.recorder(opt)
+		}
 		return c.standalone(opt)
 	}
 	syscall.Umask(0o077) // databases and sockets are the hub's alone

@@ -20,6 +20,7 @@ import (
 	"tssh/netnode/netmap"
 	"tssh/netnode/relay"
 	"tssh/netnode/relay/server"
+	"tssh/policy"
 )
 
 // standalone is a relay without the rest of a hub: `tsshub serve --roles relay`. It joins
@@ -127,6 +128,16 @@ func (c *cli) relayState(ctx context.Context, opt options) (*netmap.State, error
 	if opt.joinFile == "" {
 		return nil, errRelayToken()
 	}
+	token, name, err := c.joinToken(opt)
+	if err != nil {
+		return nil, err
+	}
+	st, err = netmap.Join(ctx, netmap.JoinConfig{Dir: opt.state, Token: token, Name: name, Dial: dialHub})
+	return st, joinTrouble(err)
+}
+
+// joinToken reads the token of --join-file, and the name to join under.
+func (c *cli) joinToken(opt options) (token netmap.Token, name string, err error) {
 	var text []byte
 	if opt.joinFile == "-" {
 		text, err = io.ReadAll(io.LimitReader(c.in, 4096))
@@ -134,39 +145,47 @@ func (c *cli) relayState(ctx context.Context, opt options) (*netmap.State, error
 		text, err = os.ReadFile(opt.joinFile)
 	}
 	if err != nil {
-		return nil, errFile("the join token", opt.joinFile, err)
+		return token, "", errFile("the join token", opt.joinFile, err)
 	}
-	token, err := netmap.ParseToken(strings.TrimSpace(string(text)))
+	token, err = netmap.ParseToken(strings.TrimSpace(string(text)))
 	if err != nil {
-		return nil, errBadToken(err)
+		return token, "", errBadToken(err)
 	}
-	name := opt.hostname
-	if name == "" {
+	if name = opt.hostname; name == "" {
 		host, err := os.Hostname()
 		if err != nil {
-			return nil, errStart(err)
+			return token, "", errStart(err)
 		}
 		name = netmap.NameFromHostname(host)
 	}
-	st, err = netmap.Join(ctx, netmap.JoinConfig{Dir: opt.state, Token: token, Name: name, Dial: dialHub})
-	var j *netmap.JoinError
-	if errors.As(err, &j) {
-		return nil, &trouble{say: j.Say, hint: j.Hint}
-	}
-	return st, err
+	return token, name, nil
 }
 
-// memberTable is the members by what a relay asks for.
+// joinTrouble is why a join came to nothing, in the hub's words where it has some.
+func joinTrouble(err error) error {
+	var j *netmap.JoinError
+	if errors.As(err, &j) {
+		return &trouble{say: j.Say, hint: j.Hint}
+	}
+	return err
+}
+
+// memberTable is the members by what a relay or a recorder asks for.
 type memberTable struct {
 	byControl map[netmap.ControlPublic]netmap.Peer
 	byID      map[string]relay.Key
+	byName    map[string]string          // id
+	who       map[string]policy.Identity // by id
+	policy    *policy.Policy
 }
 
 func tableOf(m *netmap.Map) *memberTable {
-	t := &memberTable{byControl: map[netmap.ControlPublic]netmap.Peer{}, byID: map[string]relay.Key{}}
+	t := &memberTable{byControl: map[netmap.ControlPublic]netmap.Peer{}, byID: map[string]relay.Key{}, byName: map[string]string{m.Self.Name: m.Self.ID}, who: map[string]policy.Identity{m.Self.ID: m.Self}, policy: m.Policy}
 	for _, p := range m.Peers {
 		t.byControl[p.Control] = p
 		t.byID[p.ID] = relay.Key(p.Key)
+		t.byName[p.Name] = p.ID
+		t.who[p.ID] = p.Identity
 	}
 	return t
 }

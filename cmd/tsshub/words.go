@@ -23,6 +23,7 @@ const usage = `usage:
                [--retention 90d|tag:NAME=365d|...=forever]... [--recordings-cache MiB] [--recordings-per-host N] [--seal-identity FILE]
                [--range4 100.64.0.0/10]          # of a new mesh: docs/hub.md says how to choose
   tsshub serve --roles relay --state DIR --join-file FILE|- [--hostname NAME] [--listen :443] [--url https://RELAY:443]
+  tsshub serve --roles recorder --state DIR --join-file FILE|- [--hostname NAME] [--recordings ...] [--retention ...] [--udp-port N]
   tsshub status | metrics
   tsshub user add EMAIL [--role admin|member|...] | list | remove EMAIL
   tsshub key create (--user EMAIL | --tag tag:NAME... | --relay) [--reusable] [--ephemeral] [--suffix] [--node-expiry 30d|never]
@@ -155,11 +156,24 @@ func errRole(role string) error {
 }
 
 func errNoCoord() error {
-	return &trouble{say: "without the role coord only a relay can stand alone", hint: "--roles relay, or leave --roles out"}
+	return &trouble{say: "without the role coord one role stands alone: relay or recorder", hint: "--roles relay or --roles recorder, or leave --roles out; for both start two, each with its own --state"}
 }
 
 func errRelayToken() error {
 	return &trouble{say: "this relay is not in a mesh yet", hint: "make a token on the hub with tsshub key create --relay, and give it with --join-file"}
+}
+
+func errRecorderToken() error {
+	return &trouble{say: "this recorder is not in a mesh yet", hint: "make a token on the hub with tsshub key create --tag tag:recorder, and give it with --join-file"}
+}
+
+func errRecorderStart(err error) error {
+	return &trouble{say: "the recorder cannot start", err: err}
+}
+
+// sayRecorder is what a recorder says of itself when it starts.
+func sayRecorder(w io.Writer, name, mesh, dir string) {
+	fmt.Fprintf(w, "tsshub: recorder %[1]s of the mesh %[2]s, recordings in %[3]s, page for members at http://%[1]s/\n", printable(name), printable(mesh), dir)
 }
 
 func errBadToken(err error) error {
