@@ -221,7 +221,7 @@ func (l *link) record() (*recording.Session, *os.File, error) {
 	g := l.grant
 	meta := recording.Meta{Version: 1, Start: l.began, Mesh: l.s.cfg.Mesh, Host: self.Name, HostID: self.ID, HostTags: tagWords(self.Tags), HostUser: string(self.User),
 		Src: l.src.Name, SrcID: l.src.ID, SrcAddr: l.srcAddr.String(), Login: string(l.src.User), Role: string(l.src.Role), SrcTags: tagWords(l.src.Tags),
-		LocalUser: string(g.user), UID: g.account.UID, Rule: ruleName(g.decision), Client: l.client, SelfAttested: l.s.cfg.SelfAttested}
+		LocalUser: string(g.user), UID: g.account.UID, Rule: ruleName(g.decision), Client: l.client, SelfAttested: l.s.cfg.SelfAttested, Recorders: tagWords(g.decision.Recorder)}
 	rec, err := l.s.cfg.Spool.Begin(meta)
 	if err != nil {
 		return nil, nil, err

@@ -24,7 +24,8 @@
 //
 // # Recording
 //
-// How a session is recorded is the rule's word (policy.Terms):
+// How a session is recorded is the rule's word (policy.Terms); which recorders it goes to, too
+// (Decision.Recorder, into recording.Meta, from where package ship has it):
 //
 //	required          no session that cannot be recorded here; when that fails in the middle
 //	                  onRecordFailure says what happens: terminate, it ends; refuse, it goes on

@@ -333,7 +333,7 @@ type host struct {
 	seal    *sealing
 	policy  atomic.Pointer[policy.Policy] // of the last map; nil before the first, or without one
 	server  atomic.Pointer[sshd.Server]   // nil while the node is not up, as the next one
-	sender  atomic.Pointer[ship.Sender]
+	fleet   atomic.Pointer[ship.Fleet]
 }
 
 // pinPatience bounds what a start waits for the hub, when the token's pin is not known.
@@ -393,31 +393,6 @@ func (h *host) openStores() error {
 	}
 	h.audited(audit.Entry{Kind: "daemon.start", Text: "tsshd started"})
 	return nil
-}
-
-// shipNow has what is in the spool sent without waiting for the sender's next look.
-func (h *host) shipNow() {
-	if s := h.sender.Load(); s != nil {
-		s.Kick()
-	}
-}
-
-// countersign has the hub put its time and signature under the start of a recording.
-func (h *host) countersign(ctx context.Context, s recording.Start) (recording.Countersignature, error) {
-	sender := h.sender.Load()
-	if sender == nil {
-		return recording.Countersignature{}, errors.New("no recorder is known yet")
-	}
-	return sender.Countersign(ctx, s)
-}
-
-// witness has the hub sign how much it has of a recording that runs.
-func (h *host) witness(ctx context.Context, p recording.Seen) (recording.Countersignature, error) {
-	sender := h.sender.Load()
-	if sender == nil {
-		return recording.Countersignature{}, errors.New("no recorder is known yet")
-	}
-	return sender.Witness(ctx, p)
 }
 
 func (h *host) audited(e audit.Entry) {
@@ -481,7 +456,7 @@ func (h *host) serve(ctx context.Context, n *netnode.Node, c *netmap.Client) err
 	}()
 	go func() { ends <- h.spool.Run(ctx) }()
 	go func() { ends <- h.shipAudit(ctx, c) }()
-	go func() { ends <- h.ship(ctx, c) }()
+	go func() { ends <- h.ship(ctx, n, c) }()
 	go func() { ends <- h.live(ctx, c, srv) }()
 	go func() { ends <- srv.Serve(ctx, l) }()
 	var first error
@@ -492,16 +467,6 @@ func (h *host) serve(ctx context.Context, n *netnode.Node, c *netmap.Client) err
 		cancel(first)
 	}
 	return first
-}
-
-func (h *host) ship(ctx context.Context, c *netmap.Client) error {
-	s, err := ship.NewSender(ship.SenderConfig{Spool: h.spool, HTTP: c.HTTP, Log: h.log})
-	if err != nil {
-		return err
-	}
-	h.sender.Store(s)
-	defer h.sender.Store(nil)
-	return s.Run(ctx)
 }
 
 func (h *host) shipAudit(ctx context.Context, c *netmap.Client) error {
