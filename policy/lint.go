@@ -37,6 +37,7 @@ func Lint(p *Policy, d *Directory, now time.Time) []Problem {
 	}
 	l.roots()
 	l.escalation()
+	l.recorders()
 	l.unused(f)
 	l.untested()
 	l.terms()

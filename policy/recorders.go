@@ -50,3 +50,26 @@ func NoRecorder(p *Policy, d *Directory) []Problem {
 	}
 	return r.sorted()
 }
+
+// recorders looks for tags of recorders that those who are recorded may put on a machine: it would
+// then be given their recordings, to keep or not.
+func (l *linter) recorders() {
+	for i := range l.p.ssh.rules {
+		r := &l.p.ssh.rules[i]
+		for _, tag := range r.recorder {
+			at, ok := l.p.names.tags[tag]
+			if !ok {
+				continue
+			}
+			for _, o := range l.p.tagOwners[at].who {
+				recorded := slices.ContainsFunc(r.src, func(s selector) bool {
+					return s.word.text == o.word.text || s.kind == selGroup && o.kind == selLogin && slices.Contains(s.group.members, o.login) ||
+						s.kind == selLogin && o.kind == selGroup && slices.Contains(o.group.members, s.login)
+				})
+				if o.kind == selMember || recorded {
+					l.warnf(r.off, "ssh[%d]: %s may put %s on a machine of their own, which then gets the recordings of this rule, to keep or not", r.index, o.word.text, tag)
+				}
+			}
+		}
+	}
+}

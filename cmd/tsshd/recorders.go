@@ -90,6 +90,8 @@ func (w *ways) resolve(to []string) []ship.Recorder {
 }
 
 // choose finds the recorders of a rule in the map: no list is the hub, and so is its tag in one.
+// A tag that no rule of the policy names any more gets nothing, also of what began under one that did:
+// whoever took a recorder out of the policy means that.
 // Of several nodes with one tag each host has an order of its own, that of a hash over both ids,
 // so that hosts spread over them and each keeps to one.
 func choose(m *netmap.Map, to []string) []netmap.Peer {
@@ -106,7 +108,7 @@ func choose(m *netmap.Map, to []string) []netmap.Peer {
 			of = append(of, hub)
 		}
 		for _, p := range m.Peers {
-			if policy.Tag(tag) != netmap.HubTag && slices.Contains(p.Tags, policy.Tag(tag)) && len(p.Addrs) > 0 && !have[p.ID] {
+			if policy.Tag(tag) != netmap.HubTag && m.Policy.IsRecorder([]policy.Tag{policy.Tag(tag)}) && slices.Contains(p.Tags, policy.Tag(tag)) && len(p.Addrs) > 0 && !have[p.ID] {
 				have[p.ID] = true
 				of = append(of, p)
 			}

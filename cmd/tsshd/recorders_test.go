@@ -19,8 +19,13 @@ func TestWhichRecorders(t *testing.T) {
 	node := func(id string, tags ...policy.Tag) netmap.Peer {
 		return netmap.Peer{Identity: policy.Identity{ID: id, Name: id, Tags: tags, Addrs: addrs}}
 	}
-	m := &netmap.Map{Self: policy.Identity{ID: "web", Tags: []policy.Tag{"tag:rec"}}, Peers: []netmap.Peer{
-		node("a", "tag:rec"), node("b", "tag:rec", "tag:far"), node("c", "tag:far"), node("member"), node("hub-node", netmap.HubTag),
+	pol, ps := policy.Parse("p", []byte(`{"tagOwners": {"tag:rec": [], "tag:far": [], "tag:old": [], "tag:web": []}, "acls": [], "ssh": [
+		{"action": "accept", "src": ["alice@example.com"], "dst": ["tag:web"], "users": ["x"], "recorder": ["tag:rec", "tag:far"]}]}`))
+	if pol == nil {
+		t.Fatal(ps)
+	}
+	m := &netmap.Map{Policy: pol, Self: policy.Identity{ID: "web", Tags: []policy.Tag{"tag:rec"}}, Peers: []netmap.Peer{
+		node("a", "tag:rec"), node("b", "tag:rec", "tag:far"), node("c", "tag:far"), node("member"), node("former", "tag:old"), node("hub-node", netmap.HubTag),
 		{Identity: policy.Identity{ID: "nowhere", Tags: []policy.Tag{"tag:rec"}}},
 	}}
 	ids := func(m *netmap.Map, to ...string) (out []string) {
@@ -34,6 +39,12 @@ func TestWhichRecorders(t *testing.T) {
 	}
 	if got := ids(m, "tag:none"); len(got) != 0 {
 		t.Errorf("a tag that nobody has: %v", got)
+	}
+	if got := ids(m, "tag:old", "tag:web"); len(got) != 0 {
+		t.Errorf("a tag that no rule names any more: %v", got)
+	}
+	if got := ids(&netmap.Map{Self: m.Self, Peers: m.Peers}, "tag:rec"); len(got) != 0 {
+		t.Errorf("without a policy: %v", got)
 	}
 	if got := ids(m, "tag:far", "tag:rec", string(netmap.HubTag), "tag:far"); len(got) != 4 || got[2] != "a" || got[3] != hubID || !slices.Contains(got[:2], "b") || !slices.Contains(got[:2], "c") {
 		t.Errorf("a list: %v", got)
