@@ -16,7 +16,7 @@ const ASK = 2000; // ms between two questions where there is no stream
 const LATEST = 30_000; // ms between two tries, at most
 const UNSEEN = 20_000; // ms after which a page that nobody looks at gives its stream up
 const STREAMS = 3; // of one browser, which has six connections to one place
-const HEAR = 250; // ms in which other pages answer
+const HEAR = 1000; // ms in which other pages answer
 const LOOK = 15; // questions after which a page looks for a free place
 
 export interface Follower {
