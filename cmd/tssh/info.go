@@ -134,6 +134,13 @@ func (a *app) status(ctx context.Context, args []string) error {
 		}
 		fmt.Fprintf(a.out, "  %s: %s, handshake %s, %d bytes in, %d out\n", oneLine(p.Name), oneLine(how), seen, p.RxBytes, p.TxBytes)
 	}
+	if len(st.Recorders) > 0 {
+		var names []string
+		for _, r := range st.Recorders {
+			names = append(names, oneLine(r.Name))
+		}
+		fmt.Fprintf(a.out, "recorders: %s\n", strings.Join(names, ", "))
+	}
 	if words := drops(st.Drops); words != "" {
 		fmt.Fprintf(a.out, "dropped:   %s\n", words)
 	}

@@ -185,13 +185,13 @@ func playRaw(tr track, opt playOptions, w io.Writer, timed bool) error {
 	}
 }
 
-// verifyCommand is `tssh verify FILE [--json] [--hub-key KEY] [--identity FILE]`. The keys are those of the
-// mesh's hub, when a node here knows them; --hub-key takes their place.
-func verifyCommand(args []string, keys []ed25519.PublicKey, unsealed string, stdout, stderr io.Writer) int {
+// verifyCommand is `tssh verify FILE [--json] [--hub-key KEY] [--identity FILE]`. The signers are the
+// mesh's hub and recorders, when a node here knows them; --hub-key takes their place.
+func verifyCommand(args []string, known []signer, unsealed string, stdout, stderr io.Writer) int {
 	fs := flag.NewFlagSet("tssh verify", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	asJSON := fs.Bool("json", false, "print JSON")
-	given := fs.String("hub-key", "", "the key of the hub that must have countersigned the beginning")
+	given := fs.String("hub-key", "", "the key of the hub or recorder that must have countersigned the beginning")
 	id := identityFlag(fs)
 	file, ok := oneFile(fs, args, stderr)
 	if !ok {
@@ -207,9 +207,9 @@ func verifyCommand(args []string, keys []ed25519.PublicKey, unsealed string, std
 			fmt.Fprintf(stderr, "tssh: error: %v\n", err)
 			return 2
 		}
-		keys = []ed25519.PublicKey{key}
+		known = []signer{{key: key}}
 	}
-	return verifyFile(file, keys, opens, unsealed, *asJSON, stdout, stderr)
+	return verifyFile(file, known, opens, unsealed, *asJSON, stdout, stderr)
 }
 
 // parseHubKey reads a key as `tsshub status` and join tokens have it, or in hex.
@@ -221,169 +221,6 @@ func parseHubKey(s string) (ed25519.PublicKey, error) {
 	}
 	return nil, fmt.Errorf("%q is not a hub's key", printable(s))
 }
-
-// verifyFile says whether a recording is whole and as it was made: exit status 0, or
-// 1 with the seconds at which it is not.
-func verifyFile(path string, keys []ed25519.PublicKey, opens *recording.Keys, unsealed string, asJSON bool, stdout, stderr io.Writer) int {
-	f, err := os.Open(path)
-	if err != nil {
-		fmt.Fprintf(stderr, "tssh: error: %v\n", err)
-		return 1
-	}
-	defer f.Close()
-	rep, err := opens.Verify(f)
-	if err != nil {
-		fmt.Fprintf(stderr, "tssh: error: %s: %v\n", path, err)
-		return 1
-	}
-	witness := witnessOf(rep, keys)
-	good := len(rep.Problems) == 0 && rep.Complete && witness != witnessOther
-	if asJSON {
-		v := verifyJSON(rep, witness, good)
-		v.Unsealed = unsealed
-		err = json.NewEncoder(stdout).Encode(v)
-	} else {
-		words := verifyWords(rep, witness, good)
-		if unsealed != "" {
-			words += "note: the hub marked it: " + printable(unsealed) + "\n"
-		}
-		_, err = io.WriteString(stdout, words)
-	}
-	if err != nil {
-		fmt.Fprintf(stderr, "tssh: error: %v\n", err)
-		return 1
-	}
-	if !good {
-		return 1
-	}
-	return 0
-}
-
-// What is known of who countersigned the beginning of a recording.
-const (
-	witnessNone    = "none"         // nobody did
-	witnessHub     = "hub"          // the hub whose key is known
-	witnessOther   = "other"        // somebody, and not that hub
-	witnessUnknown = "not-compared" // somebody, and no hub's key is known here
-)
-
-func witnessOf(rep recording.Report, keys []ed25519.PublicKey) string {
-	if len(rep.Countersignatures) == 0 {
-		return witnessNone
-	}
-	if len(keys) == 0 {
-		return witnessUnknown
-	}
-	if _, ok := rep.CountersignedBy(keys...); ok {
-		return witnessHub
-	}
-	return witnessOther
-}
-
-type verifyResult struct {
-	OK             bool       `json:"ok"`
-	ID             string     `json:"id"`
-	Host           string     `json:"host"`
-	Who            string     `json:"who"`
-	LocalUser      string     `json:"local_user"`
-	Start          time.Time  `json:"start"`
-	Seconds        float64    `json:"seconds"`
-	ProvenUntil    float64    `json:"proven_until"`
-	Complete       bool       `json:"complete"`
-	SelfAttested   bool       `json:"self_attested"`
-	Countersigned  string     `json:"countersigned"` // none, hub, other or not-compared
-	CountersignKey []byte     `json:"countersign_key,omitempty"`
-	CountersignAt  *time.Time `json:"countersign_time,omitempty"`
-	// Of the key that countersigned the start, or 0: up to where it signed that it had all, so
-	// that root of the host cannot have made another past either.
-	SeenUntil float64    `json:"seen_until"`
-	Seen      []seenJSON `json:"seen"`
-	Sealed    bool       `json:"sealed,omitempty"`
-	Opened    bool       `json:"opened,omitempty"` // a key opened all of a sealed one
-	SealedTo  []string   `json:"sealed_to,omitempty"`
-	Unsealed  string     `json:"unsealed,omitempty"` // the hub's words, of one that came from it: not sealed as the policy asks
-	Problems  []string   `json:"problems"`
-}
-
-// seenJSON is a hub's word about how much of the recording it had; whose key it is must be known.
-type seenJSON struct {
-	Key   []byte    `json:"key"`
-	Time  time.Time `json:"time"`
-	Until float64   `json:"until"` // seconds of the recording
-	Seq   uint64    `json:"seq"`   // of the checkpoint signed
-}
-
-func verifyJSON(rep recording.Report, witness string, good bool) verifyResult {
-	v := verifyResult{
-		OK: good, ID: rep.ID, Host: rep.Meta.Host, Who: who(rep.Meta), LocalUser: rep.Meta.LocalUser, Start: rep.Meta.Start,
-		Seconds: rep.Ends.Seconds(), ProvenUntil: rep.ProvenUntil.Seconds(), Complete: rep.Complete,
-		SelfAttested: rep.SelfAttested, Countersigned: witness, Sealed: rep.Sealed, Opened: rep.Opened, SealedTo: rep.SealedTo,
-		Problems: append([]string{}, rep.Problems...),
-	}
-	if len(rep.Countersignatures) > 0 {
-		v.CountersignKey, v.CountersignAt = rep.Countersignatures[0].Key, &rep.Countersignatures[0].Time
-		if seen, ok := rep.SeenBy(v.CountersignKey); ok {
-			v.SeenUntil = seen.Until().Seconds()
-		}
-	}
-	v.Seen = []seenJSON{}
-	for _, s := range rep.Seen {
-		v.Seen = append(v.Seen, seenJSON{s.Key, s.Time, s.Until().Seconds(), s.Seq})
-	}
-	return v
-}
-
-func verifyWords(rep recording.Report, witness string, good bool) string {
-	var b strings.Builder
-	m := rep.Meta
-	fmt.Fprintf(&b, "recording %s: %s as %s on %s, %s, %s long\n", printable(rep.ID), printable(who(m)), printable(m.LocalUser),
-		printable(m.Host), m.Start.UTC().Format("2006-01-02 15:04:05 UTC"), recording.Clock(rep.Ends))
-	for _, p := range rep.Problems {
-		fmt.Fprintf(&b, "problem at %s\n", printable(p))
-	}
-	var signed recording.Countersignature
-	at, key := "", ""
-	if len(rep.Countersignatures) > 0 {
-		signed = rep.Countersignatures[0]
-		at, key = signed.Time.UTC().Format("2006-01-02 15:04:05 UTC"), base64.StdEncoding.EncodeToString(signed.Key)
-	}
-	if witness == witnessOther {
-		fmt.Fprintf(&b, "problem: its start was countersigned by %s, which is not the key of this mesh's hub (--hub-key KEY for one from another mesh)\n", key)
-	}
-	switch {
-	case good:
-		fmt.Fprintf(&b, "ok: whole, in order and signed to its end\n")
-	case witness == witnessOther:
-		fmt.Fprintf(&b, "not ok: nothing is proven about where it comes from\n")
-	default:
-		fmt.Fprintf(&b, "not ok: proven until %s\n", recording.Clock(rep.ProvenUntil))
-	}
-	switch witness {
-	case witnessNone:
-		fmt.Fprintf(&b, "note: no hub countersigned its start, so it proves nothing against root of the host itself\n")
-	case witnessHub:
-		fmt.Fprintf(&b, "its start was countersigned by the hub at %s\n", at)
-	case witnessUnknown:
-		fmt.Fprintf(&b, "note: its start was countersigned at %s by %s; no hub's key is known here to compare with (--hub-key KEY)\n", at, key)
-	}
-	if len(signed.Key) > 0 {
-		if seen, ok := rep.SeenBy(signed.Key); ok {
-			fmt.Fprintf(&b, "the same key signed at %s that it had all up to %s\n", seen.Time.UTC().Format("2006-01-02 15:04:05 UTC"), recording.Clock(seen.Until()))
-		}
-	}
-	if late := signed.Time.Sub(m.Start); witness != witnessNone && late > lateWitness {
-		fmt.Fprintf(&b, "note: that was %s after it began; until then only the host vouches for it\n", late.Round(time.Second))
-	}
-	b.WriteString(sealedWords(rep))
-	if rep.SelfAttested {
-		fmt.Fprintf(&b, "note: self-attested: the person recorded could have altered it before it left the host\n")
-	}
-	return b.String()
-}
-
-// lateWitness is how long after the beginning a countersignature is worth a note: the hub
-// was away, or the recording was made afterwards.
-const lateWitness = 5 * time.Minute
 
 // who is the person recorded, or the machine.
 func who(m recording.Meta) string {

@@ -401,12 +401,7 @@ func TestVerifyWitness(t *testing.T) {
 	file := signed()
 	late = time.Hour
 	lateFile := signed()
-	for _, c := range []struct {
-		args   []string
-		keys   []ed25519.PublicKey
-		status int
-		want   string
-	}{
+	for _, c := range []signedCase{
 		{[]string{file}, []ed25519.PublicKey{hub}, 0, "its start was countersigned by the hub at "},
 		{[]string{file}, []ed25519.PublicKey{other, hub}, 0, "its start was countersigned by the hub at "},
 		{[]string{file}, nil, 0, "no hub's key is known here to compare with"},
@@ -417,7 +412,7 @@ func TestVerifyWitness(t *testing.T) {
 		{[]string{lateFile}, []ed25519.PublicKey{hub}, 0, "note: that was 1h0m0s after it began"},
 	} {
 		var out, errs bytes.Buffer
-		if status := verifyCommand(c.args, c.keys, "", &out, &errs); status != c.status || !strings.Contains(out.String(), c.want) {
+		if status := verifyCommand(c.args, c.signers(), "", &out, &errs); status != c.status || !strings.Contains(out.String(), c.want) {
 			t.Errorf("%v: status %d, want %d and %q:\n%s%s", c.args[1:], status, c.status, c.want, &out, &errs)
 		}
 	}
@@ -427,19 +422,35 @@ func TestVerifyWitness(t *testing.T) {
 	}
 }
 
+// signedCase is a recording, whose keys count, and what verify makes of it.
+type signedCase struct {
+	args   []string
+	keys   []ed25519.PublicKey
+	status int
+	want   string
+}
+
+func (c signedCase) signers() (out []signer) {
+	for _, k := range c.keys {
+		out = append(out, signer{key: k})
+	}
+	return out
+}
+
 // TestVerifyJSONSaysWhatAHubSaw has the hub's word about how much it had, by its key alone.
 func TestVerifyJSONSaysWhatAHubSaw(t *testing.T) {
 	hub, other := bytes.Repeat([]byte{1}, ed25519.PublicKeySize), bytes.Repeat([]byte{2}, ed25519.PublicKeySize)
 	now := time.Unix(1e9, 0).UTC()
-	v := verifyJSON(recording.Report{
+	rep := recording.Report{
 		Countersignatures: []recording.Countersignature{{Key: hub, Time: now}},
 		Seen:              []recording.Countersignature{{Key: hub, Time: now, Seq: 7, At: 61_500_000}, {Key: other, Time: now, Seq: 9, At: 90_000_000}},
-	}, witnessHub, true)
+	}
+	v := verifyJSON(rep, witnessOf(rep, []signer{{key: hub}}), true)
 	b, err := json.Marshal(v)
 	if err != nil || v.SeenUntil != 61.5 || len(v.Seen) != 2 || v.Seen[0].Until != 61.5 || v.Seen[0].Seq != 7 || !strings.Contains(string(b), `"seen_until":61.5`) {
 		t.Errorf("%s, %v", b, err)
 	}
-	if b, _ := json.Marshal(verifyJSON(recording.Report{}, witnessNone, false)); !strings.Contains(string(b), `"seen_until":0,"seen":[]`) {
+	if b, _ := json.Marshal(verifyJSON(recording.Report{}, witnessOf(recording.Report{}, nil), false)); !strings.Contains(string(b), `"seen_until":0,"seen":[]`) {
 		t.Errorf("%s", b)
 	}
 }

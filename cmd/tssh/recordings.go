@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/ed25519"
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -18,8 +15,6 @@ import (
 )
 
 const (
-	hubHost      = "hub" // the hub's own node
-	hubPort      = 80    // of its viewer
 	maxList      = 64 << 20
 	maxRecording = 64 << 30
 	maxPages     = 10000
@@ -45,66 +40,8 @@ type recordingRow struct {
 	Unsealed  string          `json:"unsealed,omitempty"` // why it is not sealed as the policy asks, in the hub's words
 	// Unrecorded is a session that runs and is not recorded: it can be ended, and not watched.
 	Unrecorded bool   `json:"unrecorded,omitempty"`
-	Why        string `json:"why,omitempty"` // it is not recorded although it should be
-}
-
-// hub is an HTTP client for the viewer, which knows who asks by the mesh.
-func (a *app) hub(ctx context.Context) (*http.Client, error) {
-	c, st, err := a.ready(ctx)
-	if err != nil {
-		return nil, err
-	}
-	r, err := c.Resolve(ctx, hubHost)
-	if err != nil {
-		return nil, failed("the hub keeps no recordings in this mesh, or you may not reach it").withCode("unreachable")
-	}
-	return &http.Client{Transport: &http.Transport{
-		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dialHost(ctx, c, st, r, hubPort) },
-		DisableKeepAlives: true,
-	}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, nil
-}
-
-func hubGet(ctx context.Context, hc *http.Client, path string, q url.Values) (*http.Response, error) {
-	u := "http://" + hubHost + path
-	if len(q) > 0 {
-		u += "?" + q.Encode()
-	}
-	r, err := http.NewRequestWithContext(ctx, "GET", u, nil)
-	if err != nil {
-		return nil, failed("%v", err)
-	}
-	return hubDo(ctx, hc, r)
-}
-
-// hubDo gives the hub's answer, or its refusal as an error.
-func hubDo(ctx context.Context, hc *http.Client, r *http.Request) (*http.Response, error) {
-	resp, err := hc.Do(r)
-	if err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			return nil, cause
-		}
-		return nil, explain(err).withCode("unreachable")
-	}
-	if resp.StatusCode == 200 {
-		return resp, nil
-	}
-	defer resp.Body.Close()
-	b, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
-	var said struct {
-		Error string `json:"error"`
-	}
-	words := string(b)
-	if json.Unmarshal(b, &said) == nil && said.Error != "" {
-		words = said.Error
-	}
-	m := failed("the hub says: %s", oneLine(words))
-	switch resp.StatusCode {
-	case 401, 403:
-		m.code = "denied"
-	case 503, 504:
-		m.code = "unreachable"
-	}
-	return nil, m
+	Why        string `json:"why,omitempty"`      // it is not recorded although it should be
+	Recorder   string `json:"recorder,omitempty"` // where it is: hub, or the name of another recorder
 }
 
 // sessions is `tssh sessions [--json] [FILTER...]`, `tssh sessions fetch ID FILE`,
@@ -130,11 +67,11 @@ func (a *app) sessions(ctx context.Context, args []string) error {
 	if *reason != "" || len(f.rest) > 0 && (f.rest[0] == "fetch" || f.rest[0] == "end" || f.rest[0] == "delete") {
 		return usage("wrong arguments").withHint("tssh " + form)
 	}
-	hc, err := a.hub(ctx)
+	places, err := a.places(ctx)
 	if err != nil {
 		return err
 	}
-	rows, sealed, err := recordingRows(ctx, hc, strings.Join(f.rest, " "))
+	rows, sealed, err := a.allRows(ctx, places, strings.Join(f.rest, " "))
 	if err != nil {
 		return err
 	}
@@ -153,7 +90,11 @@ func (a *app) sessions(ctx context.Context, args []string) error {
 		return nil
 	}
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ID\tSTART\tLONG\tWHO\tAS\tHOST\tWHAT")
+	where := func(string) string { return "" }
+	if len(places) > 1 {
+		where = func(name string) string { return name + "\t" }
+	}
+	fmt.Fprintf(w, "ID\tSTART\tLONG\tWHO\tAS\tHOST\t%sWHAT\n", where("KEPT AT"))
 	for _, r := range rows {
 		what := r.Kind
 		if r.Command != "" {
@@ -175,13 +116,13 @@ func (a *app) sessions(ctx context.Context, args []string) error {
 			cut = append(cut[:57], []rune("...")...)
 		}
 		long := time.Duration(r.Duration * float64(time.Second)).Round(time.Second)
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", oneLine(r.ID), r.Start.Local().Format("2006-01-02 15:04:05"), long, oneLine(r.Who), oneLine(r.LocalUser), oneLine(r.Host), string(cut))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s%s\n", oneLine(r.ID), r.Start.Local().Format("2006-01-02 15:04:05"), long, oneLine(r.Who), oneLine(r.LocalUser), oneLine(r.Host), where(oneLine(r.Recorder)), string(cut))
 	}
 	return w.Flush()
 }
 
-// recordingRows reads all pages of the hub's list of what fits the filter, and how many sealed ones may fit as well.
-func recordingRows(ctx context.Context, hc *http.Client, filter string) (rows []recordingRow, sealed int, err error) {
+// recordingRows reads all pages of a recorder's list of what fits the filter, and how many sealed ones may fit as well.
+func recordingRows(ctx context.Context, at place, filter string) (rows []recordingRow, sealed int, err error) {
 	rows = []recordingRow{}
 	next := ""
 	for range maxPages {
@@ -192,7 +133,7 @@ func recordingRows(ctx context.Context, hc *http.Client, filter string) (rows []
 		if next != "" {
 			q.Set("before", next)
 		}
-		resp, err := hubGet(ctx, hc, "/api/recordings", q)
+		resp, err := at.get(ctx, "/api/recordings", q)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -208,7 +149,7 @@ func recordingRows(ctx context.Context, hc *http.Client, filter string) (rows []
 		err = json.NewDecoder(io.LimitReader(resp.Body, maxList)).Decode(&page)
 		resp.Body.Close()
 		if err != nil {
-			return nil, 0, failed("the hub's list of recordings is not understood: %v", err)
+			return nil, 0, failed("the list of recordings of %s is not understood: %v", at, err)
 		}
 		sealed += max(0, page.Sealed)
 		for _, r := range page.Unrecorded {
@@ -216,7 +157,7 @@ func recordingRows(ctx context.Context, hc *http.Client, filter string) (rows []
 			rows = append(rows, r)
 		}
 		for _, r := range page.Recordings {
-			r.Kind = r.Type
+			r.Kind, r.Recorder = r.Type, at.name
 			rows = append(rows, r.recordingRow)
 		}
 		if page.Next == "" || page.Next == next || len(page.Recordings) == 0 {
@@ -230,7 +171,7 @@ func recordingRows(ctx context.Context, hc *http.Client, filter string) (rows []
 var recordingID = regexp.MustCompile(`^[A-Za-z0-9_-]{6,80}$`)
 
 // recording is play and verify: an argument that is the id of a recording, and no file here,
-// is fetched from the hub first.
+// is fetched from its recorder first.
 func (a *app) recording(ctx context.Context, verb string, args []string) (int, error) {
 	args = append([]string(nil), args...)
 	unsealed := ""
@@ -261,22 +202,28 @@ func (a *app) recording(ctx context.Context, verb string, args []string) (int, e
 	if verb == "play" {
 		return playCommand(args, a.in, a.outFile, a.err), nil
 	}
-	return verifyCommand(args, a.hubKeys(ctx), unsealed, a.out, a.err), nil
+	return verifyCommand(args, a.signers(ctx), unsealed, a.out, a.err), nil
 }
 
-// hubKeys are the keys of the mesh's hub, the present one and former ones, when a node that runs here knows it.
-func (a *app) hubKeys(ctx context.Context) []ed25519.PublicKey {
+// signers are those whose countersignatures count, when a node that runs here knows them: the
+// hub, with keys that it had before, and the recorders that rules name.
+func (a *app) signers(ctx context.Context) []signer {
 	_, st, err := a.node(ctx, false)
 	if err != nil {
 		return nil
 	}
-	var keys []ed25519.PublicKey
+	var out []signer
 	for _, k := range append([]string{st.HubKey}, st.FormerHubKeys...) {
 		if key, err := parseHubKey(k); err == nil {
-			keys = append(keys, key)
+			out = append(out, signer{key: key})
 		}
 	}
-	return keys
+	for _, r := range st.Recorders {
+		if key, err := parseHubKey(r.Key); err == nil {
+			out = append(out, signer{key: key, recorder: r.Name, node: r.ID})
+		}
+	}
+	return out
 }
 
 // fetchTo writes a recording to a new file; what there was under the name stays until it is whole. It gives
@@ -285,11 +232,11 @@ func (a *app) fetchTo(ctx context.Context, id, file string) (unsealed string, er
 	if !recordingID.MatchString(id) {
 		return "", usage("%q is not the id of a recording", id).withHint("tssh sessions")
 	}
-	hc, err := a.hub(ctx)
+	at, err := a.placeOf(ctx, id)
 	if err != nil {
 		return "", err
 	}
-	resp, err := hubGet(ctx, hc, "/api/recordings/"+id+"/file", nil)
+	resp, err := at.get(ctx, "/api/recordings/"+id+"/file", nil)
 	if err != nil {
 		return "", err
 	}

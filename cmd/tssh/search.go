@@ -2,10 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -47,7 +46,7 @@ func (a *app) search(ctx context.Context, args []string) error {
 	if *identity != "" {
 		return usage("--identity is for a search in files").withHint("tssh " + form)
 	}
-	hc, err := a.hub(ctx)
+	places, err := a.places(ctx)
 	if err != nil {
 		return err
 	}
@@ -58,12 +57,7 @@ func (a *app) search(ctx context.Context, args []string) error {
 			words[i] = `"` + w + `"`
 		}
 	}
-	resp, err := hubGet(ctx, hc, "/api/search", url.Values{"q": {strings.Join(words, " ")}, "limit": {strconv.Itoa(*limit)}})
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	var page struct {
+	type page struct {
 		Recordings []struct {
 			foundRow
 			Type string `json:"type"`
@@ -75,20 +69,43 @@ func (a *app) search(ctx context.Context, args []string) error {
 			More       bool     `json:"more"`
 		} `json:"partial"`
 	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxList)).Decode(&page); err != nil {
-		return failed("the hub's answer is not understood: %v", err)
+	pages, err := ofAll(ctx, a, places, "was not looked through", func(ctx context.Context, p place) (got page, err error) {
+		q := url.Values{"q": {strings.Join(words, " ")}, "limit": {strconv.Itoa(*limit)}}
+		err = p.json(ctx, "/api/search?"+q.Encode(), &got)
+		for i := range got.Recordings {
+			got.Recordings[i].Recorder = p.name
+		}
+		return got, err
+	})
+	if err != nil {
+		return err
 	}
 	rows := []foundRow{}
-	for _, r := range page.Recordings {
-		r.Kind = r.Type
-		rows = append(rows, r.foundRow)
-	}
-	if p := page.Partial; p != nil {
-		more := ""
-		if p.More {
-			more = " or more"
+	more := false
+	by := map[string]int{}
+	for _, page := range pages {
+		more = more || page.Next != ""
+		if p := page.Partial; p != nil {
+			more := ""
+			if p.More {
+				more = " or more"
+			}
+			fmt.Fprintf(a.err, "tssh: note: %d recordings%s that you may see are not in the index whole, of %s: search inside them, on their pages\n", p.Recordings, more, oneLine(strings.Join(p.Hosts, ", ")))
 		}
-		fmt.Fprintf(a.err, "tssh: note: %d recordings%s that you may see are not in the index whole, of %s: search inside them, on their pages\n", p.Recordings, more, oneLine(strings.Join(p.Hosts, ", ")))
+		for _, r := range page.Recordings {
+			r.Kind = r.Type
+			i, have := by[r.ID]
+			switch {
+			case !have:
+				by[r.ID] = len(rows)
+				rows = append(rows, r.foundRow)
+			case r.better(rows[i].recordingRow):
+				rows[i] = r.foundRow
+			}
+		}
+	}
+	if len(pages) > 1 {
+		slices.SortStableFunc(rows, func(x, y foundRow) int { return y.Start.Compare(x.Start) })
 	}
 	if *asJSON {
 		return a.printJSON(rows)
@@ -97,7 +114,7 @@ func (a *app) search(ctx context.Context, args []string) error {
 		return failed("nothing of the kind was on a screen that you may see")
 	}
 	a.printFound(rows, strings.Join(words, " "))
-	if page.Next != "" {
+	if more {
 		fmt.Fprintf(a.err, "tssh: hint: there are more recordings: --limit %d, or more words\n", min(200, *limit*4))
 	}
 	return nil
@@ -115,7 +132,7 @@ func (a *app) printFound(rows []foundRow, words string) {
 		}
 		switch {
 		case r.More && words != "":
-			fmt.Fprintf(a.out, "  earlier ones too: http://%s/r/%s?q=%s\n", hubHost, oneLine(r.ID), url.QueryEscape(words))
+			fmt.Fprintf(a.out, "  earlier ones too: http://%s/r/%s?q=%s\n", oneLine(r.Recorder), oneLine(r.ID), url.QueryEscape(words))
 		case r.More:
 			fmt.Fprintln(a.out, "  and more: --limit N")
 		}

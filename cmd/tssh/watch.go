@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"os"
 	"strconv"
@@ -34,15 +33,15 @@ func (a *app) watch(ctx context.Context, args []string) error {
 	if !xterm.IsTerminal(int(a.outFile.Fd())) {
 		return usage("watch draws on a terminal, and this is none").withHint("tssh play " + id + " | cat")
 	}
-	hc, err := a.hub(ctx)
+	at, err := a.placeOf(ctx, id)
 	if err != nil {
 		return err
 	}
 	base := "/api/recordings/" + url.PathEscape(id)
 	t := &remoteTrack{
-		get: func(path string, v any) error { return hubJSON(ctx, hc, base+path, v) },
+		get: func(path string, v any) error { return at.json(ctx, base+path, v) },
 		stream: func(ctx context.Context, from int) (io.ReadCloser, error) {
-			resp, err := hubGet(ctx, hc, base+"/live", url.Values{"from": {strconv.Itoa(from)}})
+			resp, err := at.get(ctx, base+"/live", url.Values{"from": {strconv.Itoa(from)}})
 			if err != nil {
 				return nil, err
 			}
@@ -97,18 +96,6 @@ func watchTrack(ctx context.Context, t *remoteTrack, in, out *os.File) error {
 	p.more = t.more
 	if err := p.run(); err != nil {
 		return explain(err)
-	}
-	return nil
-}
-
-func hubJSON(ctx context.Context, hc *http.Client, path string, v any) error {
-	resp, err := hubGet(ctx, hc, path, nil)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxList)).Decode(v); err != nil {
-		return failed("the hub's answer is not understood: %v", err)
 	}
 	return nil
 }

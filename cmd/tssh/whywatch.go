@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 )
 
 // whyWatch is `tssh why --watch ID`: what you may do with a recording, and by which rule or role.
@@ -12,15 +10,10 @@ func (a *app) whyWatch(ctx context.Context, id string, asJSON bool) error {
 	if !recordingID.MatchString(id) {
 		return usage("%q is not the id of a recording", id).withHint("tssh sessions")
 	}
-	hc, err := a.hub(ctx)
+	at, err := a.placeOf(ctx, id)
 	if err != nil {
 		return err
 	}
-	resp, err := hubGet(ctx, hc, "/api/recordings/"+id+"/why", nil)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
 	var y struct {
 		ID  string `json:"id"`
 		May []struct {
@@ -30,8 +23,8 @@ func (a *app) whyWatch(ctx context.Context, id string, asJSON bool) error {
 			Because string `json:"because,omitempty"`
 		} `json:"may"`
 	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&y); err != nil {
-		return failed("the hub's answer is not understood: %v", err)
+	if err := at.json(ctx, "/api/recordings/"+id+"/why", &y); err != nil {
+		return err
 	}
 	if asJSON {
 		err = a.printJSON(y)
