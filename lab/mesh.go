@@ -83,6 +83,52 @@ func (hub *Hub) Token(owner string, extra ...string) (string, error) {
 	return strings.TrimSpace(r.Stdout), nil
 }
 
+// Recorder is a recorder that stands alone.
+type Recorder struct {
+	Host  *Host
+	Proc  *Proc
+	State string
+	args  []string
+}
+
+// Record starts a recorder with a tag on h.
+func (hub *Hub) Record(h *Host, tag string, extra ...string) (*Recorder, error) {
+	token, err := hub.Token(tag)
+	if err != nil {
+		return nil, err
+	}
+	file := h.Path("recorder-token")
+	if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
+		return nil, err
+	}
+	defer os.Remove(file)
+	r := &Recorder{Host: h, State: h.Path("recorder")}
+	r.args = append([]string{"serve", "--roles", "recorder", "--state", r.State, "--hostname", h.Name}, extra...)
+	return r, r.start("--join-file", file)
+}
+
+// Start starts the recorder again after it was stopped or killed.
+func (r *Recorder) Start() error { return r.start() }
+
+func (r *Recorder) start(extra ...string) error {
+	p, err := r.Host.Start("tsshub", "tsshub", append(append([]string{}, r.args...), extra...)...)
+	if err != nil {
+		return err
+	}
+	r.Proc = p
+	return p.until(30*time.Second, func() error {
+		if got := r.Admin("recording", "list"); got.Status != 0 {
+			return errors.New(got.String())
+		}
+		return nil
+	})
+}
+
+// Admin runs an administrator's verb on the recorder.
+func (r *Recorder) Admin(args ...string) Result {
+	return r.Host.Run("tsshub", append(args, "--state", r.State)...)
+}
+
 // Node is a running tsshd on a host.
 type Node struct {
 	Host   *Host
