@@ -119,6 +119,8 @@ type Reader struct {
 	sealed   bool
 	first    int64 // offset of the block after the description
 	opener   *opener
+	keysAt   []int64 // where the key blocks of the first keysOf frames are
+	keysOf   int
 }
 
 // NewReader reads the description and the index of a recording, or the headers of its

@@ -226,17 +226,10 @@ func (f *Reader) Sealed() (sealed, open bool, to []string) {
 func (f *Reader) opensSome() bool {
 	if f.opener.some == nil {
 		some := false
-		for _, info := range f.frames {
-			var at [sealPrefix]byte
-			if _, err := f.r.ReadAt(at[:], info.Offset+headerSize); err != nil {
-				break
-			}
-			off := int64(binary.LittleEndian.Uint64(at[:]))
+		for _, off := range f.keyBlocks() {
 			e := f.opener.epochs[off]
-			if e == nil && off > 0 && off < info.Offset {
-				if h, payload, err := f.block(off); err == nil && h.typ == blockKey {
-					e = f.opener.add(off, h.seq, payload)
-				}
+			if h, payload, err := f.block(off); e == nil && err == nil {
+				e = f.opener.add(off, h.seq, payload)
 			}
 			if e != nil && e.err == nil {
 				some = true
