@@ -321,7 +321,7 @@ func (v *Viewer) frame(w http.ResponseWriter, r *http.Request, id policy.Identit
 			return &refusal{http.StatusNotFound, "this recording has no such part", ""}
 		}
 		at := f.Index()[n].First
-		if err := v.view(id, &sum, n, at, f.Index()[n].Last); err != nil {
+		if err := v.view(id, &sum, n, at, f.Index()[n].Last, ""); err != nil {
 			return err
 		}
 		events, key, err := f.Frame(n)
@@ -377,7 +377,11 @@ func (v *Viewer) file(w http.ResponseWriter, r *http.Request, id policy.Identity
 	if err != nil {
 		return err
 	}
-	if err := v.note("recording.download", id, &sum, -1, map[string]string{"as": "tsr", "from": "0.0"}); err != nil {
+	extra := map[string]string{"as": "tsr", "from": "0.0"}
+	if r.URL.Query().Get("for") == "page" { // which verifies it, and reads it where it is sealed and the key is there
+		extra["for"] = "page"
+	}
+	if err := v.note("recording.download", id, &sum, -1, extra); err != nil {
 		return err
 	}
 	src, err := v.cfg.Store.Read(sum.Meta.ID)

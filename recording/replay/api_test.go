@@ -413,6 +413,9 @@ func TestEveryAddressIsGuarded(t *testing.T) {
 		if strings.HasSuffix(path, "/live") {
 			path += "?from=0"
 		}
+		if strings.HasSuffix(path, "/exported") {
+			path += "?as=gif&from=0&until=1"
+		}
 		before := len(w.audited)
 		for name, headers := range attacks {
 			r := httptest.NewRequest(method, hub+path, strings.NewReader(`{"reason":"because"}`))

@@ -20,19 +20,25 @@
 //	                                   "unrecorded" has the sessions that run and are not recorded, of which one may see or end: recording/live
 //	/api/recordings/ID?from=N          summary, description, channels, index of frames, from frame N on
 //	/api/recordings/ID/frames/N        {"n":N,"keyframes":[...],"events":[...]}
-//	/api/recordings/ID/file            the recording itself, .tsr
+//	/api/recordings/ID/file            the recording itself, .tsr; with ?for=page for a page that reads and verifies it
+//	/api/recordings/ID/heads           of the file the description's block and the key blocks, each after its place (8 bytes) and length (4)
+//	/api/recordings/ID/raw/N           the block of frame N as it is in the file, sealed where that is
+//	/api/recordings/ID/exported?as=gif&from=T&until=T
+//	                                   {}: the page will make a GIF of these seconds by itself
 //	/api/recordings/ID/cast?version=3&channel=1
 //	                                   asciicast 3 or 2
 //	/api/recordings/ID/transcript?from=N
 //	                                   {"commands":[],"marks":[],"lines":[],"total":N}: package recording/transcript
 //	/api/recordings/ID/search?q=Q&re=1 {"lines":[...]}: parts of words, or a regular expression (RE2)
 //	/api/recordings/ID/text            the transcript as a text file
-//	/api/recordings/ID/html            one page that plays without a network and verifies the recording in it: share.go, web/src/tsr.ts
+//	/api/recordings/ID/html            one page that plays without a network and verifies the recording in it: share.go, web/src/tsr.ts;
+//	                                   sealed where no key here opens it, or with ?sealed=1
 //	/api/recordings/ID/screen          {"cols","rows","lines","paint"}: what the terminal showed last, text and colours
 //	/api/recordings/ID/why             {"id","may":[{"what":"watch","yes":true,"because":"..."}...]}: watch, end
 //	/api/search?q=WORDS&before=N       {"recordings":[summary with "lines"...],"next":N}: package recording/find
 //
-//	/api/recordings/ID/live?from=N     server-sent events, below
+//	/api/recordings/ID/live?from=N&raw=1
+//	                                   server-sent events, below
 //	POST /api/recordings/ID/end        {"reason":WORDS}: End, also of one that is not recorded
 //	POST /api/recordings/ID/delete     {"reason":WORDS}: deletes it, where the rule's delete names who asks
 //
@@ -52,7 +58,8 @@
 // twice. Its events:
 //
 //	state    the description without frames, duration and size, when it is another than before
-//	frame    {"row":{...},"frame":{...}}; its id is N+1, which a browser that comes back says in Last-Event-ID
+//	frame    {"row":{...},"frame":{...}}; its id is N+1, which a browser that comes back says in Last-Event-ID. With raw=1 {"row","raw"},
+//	         the block as it is in the file
 //	end      the session is over and all of it was sent
 //	refused  {"error":"A sentence."}: who watches may not any more
 //
@@ -67,6 +74,19 @@
 // these by itself, and the page of one asks before it shows anything ("watch_shown" in the description). To know of a
 // session is not to watch it: the list, the description, and a search over all recordings tell nobody. While somebody watches, the host cuts frames up to five times a second.
 //
+// # What is sealed
+//
+// Of a sealed recording that no key here opens the page asks for an identity (web/src/locked.ts). That stays in the page's
+// memory; what is fetched is sealed, and is opened, verified, played, searched and followed there:
+//
+//	heads ──> keys of epochs (age-encryption)      raw/N, live?raw=1 ──> frame ──> player
+//	file?for=page, once, a piece at a time ──> blocks.ts ──> verify.ts ──> is it genuine
+//	                                               └──> transcript.ts ──> commands, marks, text, search
+//
+// There is one decoder of .tsr in the page, which shared pages use as well. Over plain http browsers give a page no
+// WebCrypto: hashes, ciphers and signatures are then those of the noble library. What was shown of a frame must be what
+// was verified. The recorder knows that somebody took what is sealed, and not whether they opened it or what they looked for.
+//
 // # Who may see what
 //
 // Each request is answered for one identity: over the mesh the one that WhoIs gives for the
@@ -80,10 +100,10 @@
 //	recording.list       with the filter
 //	recording.open       description and index
 //	recording.view       with "from", the second at which somebody began to watch; again when they
-//	                     jump elsewhere
+//	                     jump elsewhere; with "as" sealed where frames were given as they are
 //	recording.viewed     with "from" and "until": how far that went, when they jump, stop for two minutes, or the viewer is closed
 //	recording.watch      a stream began, with "from"; recording.watched: it ended, with "until"
-//	recording.download   with "as", tsr, cast, text or html
+//	recording.download   with "as", tsr, cast, text, html or gif; with "for" page where the page itself reads the .tsr
 //	recording.transcript with "from" and "until", the seconds of the first and the last line given
 //	recording.why
 //	recording.search     with "q"; of one recording, or of all one may see

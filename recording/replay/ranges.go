@@ -28,8 +28,12 @@ type stretch struct {
 
 // view audits that id is shown a part of a recording: once where it begins, and, when they jump elsewhere or stop, up to where
 // it went.
-func (v *Viewer) view(id policy.Identity, sum *store.Summary, frame int, from, until time.Duration) error {
-	if err := v.note("recording.view", id, sum, frame, map[string]string{"from": second(from)}); err != nil {
+func (v *Viewer) view(id policy.Identity, sum *store.Summary, frame int, from, until time.Duration, as string) error {
+	extra := map[string]string{"from": second(from)}
+	if as != "" {
+		extra["as"] = as
+	}
+	if err := v.note("recording.view", id, sum, frame, extra); err != nil {
 		return err
 	}
 	now := v.cfg.Clock()

@@ -25,7 +25,7 @@ const (
 // sharedJSON is the data of a shared page beside the recording itself, which the page reads, verifies and plays.
 type sharedJSON struct {
 	Detail     detailJSON     `json:"detail"`
-	Frames     []frameJSON    `json:"frames,omitempty"` // where the recording is sealed, so that the page cannot read it
+	Frames     []frameJSON    `json:"frames,omitempty"` // of a sealed recording that was opened for the page
 	Transcript transcriptJSON `json:"transcript"`
 	Proof      proofJSON      `json:"proof"`
 }
@@ -69,17 +69,22 @@ func (v *Viewer) share(w http.ResponseWriter, r *http.Request, id policy.Identit
 	out.Detail.WatchShown, out.Detail.Watchers = false, nil
 	out.Detail.Live, out.Detail.MayEnd, out.Detail.MayDelete, out.Detail.Viewer, out.Detail.Because = false, false, false, viewerJSON{}, ""
 	out.Detail.Frames = nil // the page makes it from the file
+	// One that is sealed to keys of others stays so, and one that is asked for sealed: the page asks for the key.
+	locked := sum.Meta.Sealed && (out.Detail.Locked || r.URL.Query().Get("sealed") == "1")
+	out.Detail.Locked = locked
 	out.Proof = proofJSON{Exported: v.cfg.Clock().UTC().Format("2006-01-02 15:04:05 UTC"), By: id.Who()}
-	if sum.Meta.Sealed {
+	if sum.Meta.Sealed && !locked {
 		if out.Frames, err = v.opened(&sum); err != nil {
 			return err
 		}
 	}
-	t, err := v.texts.of(&sum)
-	if err != nil {
-		return err
+	if !locked {
+		t, err := v.texts.of(&sum)
+		if err != nil {
+			return err
+		}
+		out.Transcript = transcriptOf(t, 0, len(t.Lines))
 	}
-	out.Transcript = transcriptOf(t, 0, len(t.Lines))
 
 	var packed bytes.Buffer
 	zw := gzip.NewWriter(&packed)
@@ -95,7 +100,7 @@ func (v *Viewer) share(w http.ResponseWriter, r *http.Request, id policy.Identit
 	h.Set("Content-Disposition", `attachment; filename="`+sum.Meta.ID+`.html"`)
 	fmt.Fprintf(w, `<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'sha256-%s'; style-src 'unsafe-inline'; worker-src blob:; base-uri 'none'; form-action 'none'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'sha256-%s'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
 <meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark"><meta name="referrer" content="no-referrer">
 <title>%s</title>
 <style>%s</style></head><body>

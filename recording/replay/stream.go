@@ -60,8 +60,9 @@ func (s *streams) leave(node string) {
 // index; a state is the description without index, when it is another than before.
 type (
 	streamFrame struct {
-		Row   frameRow  `json:"row"`
-		Frame frameJSON `json:"frame"`
+		Row   frameRow   `json:"row"`
+		Frame *frameJSON `json:"frame,omitempty"`
+		Raw   []byte     `json:"raw,omitempty"` // the block as it is, where the page has the key
 	}
 	watcherJSON struct {
 		Who   string    `json:"who"`
@@ -72,7 +73,8 @@ type (
 )
 
 // stream is GET /api/recordings/ID/live?from=N, server-sent events: everything from frame N
-// on, as it comes, until the session is over. What may be seen is asked again all the time.
+// on, as it comes, until the session is over. What may be seen is asked again all the time. With raw=1 frames come as
+// they are in the file, for a page that has the key of what is sealed.
 func (v *Viewer) stream(w http.ResponseWriter, r *http.Request, id policy.Identity) error {
 	sum, err := v.allowed(r, id)
 	if err != nil {
@@ -151,6 +153,7 @@ func (v *Viewer) streamOn(out *eventWriter, r *http.Request, id policy.Identity,
 	if no != nil || now.ID != id.ID || now.User != id.User {
 		return next, &refusal{http.StatusForbidden, "this mesh does not know who you are", ""}
 	}
+	raw := r.URL.Query().Get("raw") == "1"
 	for {
 		sum, err := v.allowed(r, now)
 		if err != nil {
@@ -159,17 +162,17 @@ func (v *Viewer) streamOn(out *eventWriter, r *http.Request, id policy.Identity,
 		var frames []streamFrame
 		total := 0
 		err = v.open.with(&sum, func(f *recording.Reader) error {
-			if sealed, open, _ := f.Sealed(); sealed && !open {
+			if sealed, open, _ := f.Sealed(); sealed && !open && !raw {
 				return &refusal{http.StatusConflict, "this recording is sealed, and no key of this recorder opens it", ""}
 			}
 			index := f.Index()
 			total = min(len(index), maxIndex)
 			for n := next; n < min(total, next+streamBatch); n++ {
-				events, key, err := f.Frame(n)
+				one, err := frameOf(f, n, raw)
 				if err != nil {
 					return err
 				}
-				frames = append(frames, streamFrame{row(n, index[n]), encodeFrame(n, events, key)})
+				frames = append(frames, one)
 			}
 			return nil
 		})
@@ -205,6 +208,21 @@ func (v *Viewer) streamOn(out *eventWriter, r *http.Request, id policy.Identity,
 		}
 		return next, nil
 	}
+}
+
+func frameOf(f *recording.Reader, n int, raw bool) (streamFrame, error) {
+	out := streamFrame{Row: row(n, f.Index()[n])}
+	if raw {
+		b, err := f.RawFrame(n)
+		out.Raw = b.Bytes
+		return out, err
+	}
+	events, key, err := f.Frame(n)
+	if err == nil {
+		j := encodeFrame(n, events, key)
+		out.Frame = &j
+	}
+	return out, err
 }
 
 // sendState sends the description where it is another than before.

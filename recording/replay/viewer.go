@@ -112,6 +112,9 @@ func (v *Viewer) api() map[string]func(http.ResponseWriter, *http.Request, polic
 		"GET /api/recordings/{id}":            v.detail,
 		"GET /api/recordings/{id}/frames/{n}": v.frame,
 		"GET /api/recordings/{id}/file":       v.file,
+		"GET /api/recordings/{id}/heads":      v.heads,
+		"GET /api/recordings/{id}/raw/{n}":    v.rawFrame,
+		"GET /api/recordings/{id}/exported":   v.exported,
 		"GET /api/recordings/{id}/cast":       v.cast,
 		"GET /api/recordings/{id}/transcript": v.transcript,
 		"GET /api/recordings/{id}/search":     v.searchOne,
@@ -180,7 +183,7 @@ func (v *Viewer) known(h func(http.ResponseWriter, *http.Request, policy.Identit
 }
 
 // saySealed are the words for what is sealed to others.
-const saySealed = "this recording is sealed, and this recorder has no key that opens it: download the .tsr, and play it with tssh play FILE --identity KEYFILE"
+const saySealed = "this recording is sealed, and this recorder has no key that opens it: its page asks for one, which stays in the browser; or download the .tsr, and play it with tssh play FILE --identity KEYFILE"
 
 // refuse answers in JSON under /api, and with a plain line everywhere else.
 func (v *Viewer) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {

@@ -12,6 +12,8 @@ await build({
   entryPoints: { app: "src/app.ts" },
   outdir: out.pathname,
   bundle: true,
+  splitting: true, // what opens sealed recordings is loaded where there is one
+  chunkNames: "[name]-[hash]",
   format: "esm",
   target: ["es2022"],
   minify: true,

@@ -98,12 +98,30 @@ export function answerFrom(fn: (path: string) => any): void {
 
 export const isOffline = () => offline !== undefined;
 
+// here answers for one recording that the page opened with a key; undefined leaves it to the recorder.
+let here: ((path: string) => any) | undefined;
+
+export function openedHere(fn: (path: string) => any): void {
+  here = fn;
+}
+
 async function get(path: string, signal?: AbortSignal): Promise<any> {
+  const mine = here?.(path.slice(base.length));
+  if (mine !== undefined) return mine;
   if (offline) return offline(path.slice(base.length));
   return ask(path, { headers: { Accept: "application/json" }, signal });
 }
 
 async function ask(path: string, what: RequestInit): Promise<any> {
+  return JSON.parse(await (await answered(path, what)).text(), revive);
+}
+
+// bytes asks for what is not JSON.
+export function bytes(path: string): Promise<Response> {
+  return answered(base + path, {});
+}
+
+async function answered(path: string, what: RequestInit): Promise<Response> {
   const signal = what.signal;
   let res: Response;
   try {
@@ -121,7 +139,7 @@ async function ask(path: string, what: RequestInit): Promise<any> {
     }
     throw new Refusal(res.status, words || `The recorder answered ${res.status}.`);
   }
-  return JSON.parse(await res.text(), revive);
+  return res;
 }
 
 export function list(q: { text: string; own: boolean; before?: string }, signal?: AbortSignal): Promise<Page> {
@@ -145,7 +163,8 @@ export async function act(what: "end" | "delete", id: string, reason: string): P
 }
 
 export async function frame(id: string, n: number): Promise<Frame> {
-  if (offline) return offline(`/api/recordings/${encodeURIComponent(id)}/frames/${n}`);
+  const mine = (here ?? offline)?.(`/api/recordings/${encodeURIComponent(id)}/frames/${n}`);
+  if (mine !== undefined) return mine;
   const f = await get(`${base}/api/recordings/${encodeURIComponent(id)}/frames/${n}`);
   return toFrame(n, f);
 }
@@ -153,8 +172,8 @@ export async function frame(id: string, n: number): Promise<Frame> {
 export function toFrame(n: number, f: any): Frame {
   return {
     n,
-    keyframes: (f.keyframes ?? []).map((k: any) => ({ channel: k.channel, cols: k.cols, rows: k.rows, data: bytes(k.data) })),
-    events: (f.events ?? []).map((e: any) => ({ t: e.t, ch: e.ch, k: e.k, j: e.j, data: e.d === undefined ? undefined : bytes(e.d) })),
+    keyframes: (f.keyframes ?? []).map((k: any) => ({ channel: k.channel, cols: k.cols, rows: k.rows, data: unbase(k.data) })),
+    events: (f.events ?? []).map((e: any) => ({ t: e.t, ch: e.ch, k: e.k, j: e.j, data: e.d === undefined ? undefined : unbase(e.d) })),
   };
 }
 
@@ -183,11 +202,17 @@ export function search(q: string, before?: string): Promise<{ viewer: Viewer; re
   return get(`${base}/api/search?${p}`);
 }
 
+// exported says before a file is made of what the page shows that it will be. A page that was shared has nobody to tell.
+export async function exported(id: string, as: string, from: number, until: number): Promise<void> {
+  if (offline) return;
+  await ask(`${base}/api/recordings/${encodeURIComponent(id)}/exported?${new URLSearchParams({ as, from: String(from), until: String(until) })}`, {});
+}
+
 export function screen(id: string): Promise<LastScreen> {
   return get(`${base}/api/recordings/${encodeURIComponent(id)}/screen`);
 }
 
-function bytes(base64: string): Uint8Array {
+function unbase(base64: string): Uint8Array {
   const s = atob(base64);
   const b = new Uint8Array(s.length);
   for (let i = 0; i < s.length; i++) b[i] = s.charCodeAt(i);

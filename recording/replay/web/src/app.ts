@@ -2,6 +2,7 @@
 
 import "@xterm/xterm/css/xterm.css";
 import "./style.css";
+import "./unlock.css";
 import { base, Refusal } from "./api";
 import { adoptStyles } from "./csp";
 import { h, replace } from "./dom";

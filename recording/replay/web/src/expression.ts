@@ -1,52 +1,32 @@
-// Regular expressions where there is no recorder to run them: a browser's can take for ever on a line that
-// was made for it, so they run in a worker that is given so long and no longer.
+// Regular expressions where there is no recorder to run them. A browser's own can take for ever on a line that was made
+// for it; RE2 cannot, and is what the recorder has.
 
+import { RE2JS } from "re2js";
 import { Refusal } from "./api";
 
 const LONGEST = 3000; // ms
 const MOST = 1001; // lines that fit
+const TURN = 30; // ms after which the page has its turn
 
-const WORKER = `onmessage = ({ data: { q, lines } }) => {
-  const out = [];
+// fitting gives the numbers of the lines that q fits, and where time was up.
+export async function fitting(q: string, lines: string[]): Promise<{ found: number[]; upTo?: number }> {
+  let re: RE2JS;
   try {
-    const re = new RegExp(q, "iu");
-    for (let i = 0; i < lines.length && out.length < ${MOST}; i++) if (re.test(lines[i])) out.push(i);
-    postMessage(out);
+    re = RE2JS.compile(q, RE2JS.CASE_INSENSITIVE);
   } catch (err) {
-    postMessage(String(err.message ?? err));
+    throw new Refusal(400, `This is not a regular expression: ${String((err as Error).message ?? err).replace("error parsing regexp: ", "")}.`);
   }
-};`;
-
-// bounded gives the numbers of the lines that q fits.
-export function bounded(q: string, lines: string[]): Promise<number[]> {
-  const url = URL.createObjectURL(new Blob([WORKER], { type: "text/javascript" }));
-  return new Promise((done, fail) => {
-    let worker: Worker;
-    const end = () => {
-      clearTimeout(timer);
-      worker?.terminate();
-      URL.revokeObjectURL(url);
-    };
-    const timer = setTimeout(() => {
-      end();
-      fail(new Refusal(400, "This expression takes too long on this recording."));
-    }, LONGEST);
-    const none = () => {
-      end();
-      fail(new Refusal(400, "This browser runs no expressions in a page from a file; words can be looked for."));
-    };
-    try {
-      worker = new Worker(url);
-    } catch {
-      none();
-      return;
+  const found: number[] = [];
+  const began = performance.now();
+  let turn = began;
+  for (let i = 0; i < lines.length && found.length < MOST; i++) {
+    if (re.matcher(lines[i]).find()) found.push(i);
+    const now = performance.now();
+    if (now - began > LONGEST) return { found, upTo: i };
+    if (now - turn > TURN) {
+      await new Promise((go) => setTimeout(go));
+      turn = performance.now();
     }
-    worker.onerror = none;
-    worker.onmessage = ({ data }) => {
-      end();
-      if (typeof data === "string") fail(new Refusal(400, `This is not a regular expression: ${data}`));
-      else done(data);
-    };
-    worker.postMessage({ q, lines });
-  });
+  }
+  return { found };
 }

@@ -10,6 +10,8 @@
 
 import * as api from "./api";
 import { revive } from "./format";
+import type { Opened } from "./opened";
+import { fromStream } from "./remote";
 import type { Recording } from "./recording";
 
 const ASK = 2000; // ms between two questions where there is no stream
@@ -27,7 +29,9 @@ export interface Follower {
   recovered(): void;
 }
 
-export function follow(rec: Recording, on: Follower): void {
+// follow takes frames as they come; those that are sealed to opened as they are.
+export function follow(rec: Recording, opened: Opened | undefined, on: Follower): void {
+  let before = Promise.resolve(); // opening takes its time, and frames keep their order
   const places = new Places();
   let src: EventSource | undefined;
   let timer = 0;
@@ -60,7 +64,7 @@ export function follow(rec: Recording, on: Follower): void {
 
   function stream(): void {
     places.take();
-    const s = (src = new EventSource(`${api.base}/api/recordings/${encodeURIComponent(rec.d.id)}/live?from=${rec.d.frames.length}`));
+    const s = (src = new EventSource(`${api.base}/api/recordings/${encodeURIComponent(rec.d.id)}/live?from=${rec.d.frames.length}${opened ? "&raw=1" : ""}`));
     s.addEventListener("open", () => on.recovered());
     s.addEventListener("state", (e) => {
       rec.became(JSON.parse(e.data, revive));
@@ -68,11 +72,17 @@ export function follow(rec: Recording, on: Follower): void {
     });
     s.addEventListener("frame", (e) => {
       const x = JSON.parse(e.data);
-      if (rec.take(x.row, api.toFrame(x.row.n, x.frame))) on.grown();
+      if (!opened) {
+        if (rec.take(x.row, api.toFrame(x.row.n, x.frame))) on.grown();
+        return;
+      }
+      before = before.then(async () => {
+        if (x.row.n === rec.d.frames.length && rec.take(x.row, await opened.open(x.row.n, fromStream(x.raw)))) on.grown();
+      }).catch((err) => on.failed(err));
     });
     s.addEventListener("end", () => {
       finish();
-      on.over();
+      void before.then(() => on.over());
     });
     s.addEventListener("refused", (e) => {
       finish();

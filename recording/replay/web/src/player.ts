@@ -11,6 +11,8 @@ import { showLocked } from "./locked";
 import { Notes } from "./notes";
 import { Playback, SPEEDS } from "./playback";
 import { Recording } from "./recording";
+import { Remote } from "./remote";
+import type { Opened, Source } from "./opened";
 import { Timeline } from "./timeline";
 
 const KEYS: [string, string][] = [
@@ -34,13 +36,31 @@ const KEYS: [string, string][] = [
   ["?", "these keys"],
 ];
 
-export async function showPlayer(main: HTMLElement, id: string, asked = false): Promise<void> {
+export interface Where {
+  source?: () => Source; // of sealed bytes; otherwise the recorder
+  opened?: Opened; // and what a key opened of them
+  remote?: Remote;
+  asked?: boolean; // and said that they want to watch
+}
+
+export async function showPlayer(main: HTMLElement, id: string, where: Where = {}): Promise<void> {
   // A page that was opened from a file keeps its place behind the #.
   const params = new URLSearchParams(api.isOffline() ? location.hash.slice(1) : location.search);
   const detail = await api.detail(id);
-  if (detail.locked) return showLocked(main, detail);
-  if (detail.watch_shown && !asked) return askToWatch(main, detail, () => showPlayer(main, id, true));
-  const rec = new Recording(detail);
+  const { opened } = where;
+  if (detail.watch_shown && !where.asked) return askToWatch(main, detail, () => showPlayer(main, id, { ...where, asked: true }));
+  if (detail.locked && !opened) {
+    const remote = new Remote(() => detail);
+    return showLocked(main, detail, where.source?.() ?? remote, (o) => showPlayer(main, id, { ...where, remote, opened: o }));
+  }
+  const own = opened && (await import("./unlocked")).beside(id, opened, !api.isOffline(), (reload) => {
+    rec.became(rec.d);
+    describe();
+    player.hooks.changed();
+    if (reload) run(notes.reload());
+  });
+  const rec = new Recording(detail, own?.amend);
+  if (where.remote) where.remote.d = () => rec.d;
   const d = () => rec.d;
   const viewer = document.getElementById("viewer"); // not in a page that was shared
   if (viewer) viewer.textContent = d().viewer.who;
@@ -185,12 +205,13 @@ export async function showPlayer(main: HTMLElement, id: string, asked = false): 
       end,
       h("span", { class: "dim when" }, `${when(s.start)} \u00b7 ${size(s.size)}`),
       !api.isOffline() && h("span", { class: "files-out" },
-        h("a", { href: `${api.base}/api/recordings/${encodeURIComponent(id)}/html`, download: `${id}.html`, title: "one page that plays without a network" }, ".html"),
-        s.channel_list.some((c) => c.type !== "sftp") && h("a", { href: `${api.base}/api/recordings/${encodeURIComponent(id)}/cast?version=3`, download: `${id}.cast`, title: "asciicast v3, for asciinema and others" }, ".cast"),
-        s.channel_list.some((c) => c.type !== "sftp") && h("a", { href: `${api.base}/api/recordings/${encodeURIComponent(id)}/cast?version=2`, download: `${id}.v2.cast`, title: "asciicast v2, for older players" }, "v2"),
-        h("a", { href: `${api.base}/api/recordings/${encodeURIComponent(id)}/text`, download: `${id}.txt`, title: "the text, by command" }, ".txt"),
+        h("a", { href: `${api.base}/api/recordings/${encodeURIComponent(id)}/html`, download: `${id}.html`, title: opened ? "one page that plays without a network, and asks for the key" : "one page that plays without a network" }, ".html"),
+        s.sealed && !opened && h("a", { href: `${api.base}/api/recordings/${encodeURIComponent(id)}/html?sealed=1`, download: `${id}.sealed.html`, title: "the same, sealed: it asks for the key" }, "sealed"),
+        !opened && s.channel_list.some((c) => c.type !== "sftp") && h("a", { href: `${api.base}/api/recordings/${encodeURIComponent(id)}/cast?version=3`, download: `${id}.cast`, title: "asciicast v3, for asciinema and others" }, ".cast"),
+        !opened && s.channel_list.some((c) => c.type !== "sftp") && h("a", { href: `${api.base}/api/recordings/${encodeURIComponent(id)}/cast?version=2`, download: `${id}.v2.cast`, title: "asciicast v2, for older players" }, "v2"),
+        !opened && h("a", { href: `${api.base}/api/recordings/${encodeURIComponent(id)}/text`, download: `${id}.txt`, title: "the text, by command" }, ".txt"),
         h("a", { href: `${api.base}/api/recordings/${encodeURIComponent(id)}/file`, download: `${id}.tsr`, title: "the recording itself, to play and verify" }, ".tsr"))),
-    command, watchers, state, problem,
+    own?.el ?? "", command, watchers, state, problem,
     h("div", { class: "frame" }, stage, big, skipped),
     line.box,
     h("div", { class: "controls" }, playButton, back, forth, time, h("span", { class: "space" }), channel, goLive, speed, idle, textButton, copyButton, full, stop.button, drop.button, helpButton),
@@ -276,7 +297,7 @@ export async function showPlayer(main: HTMLElement, id: string, asked = false): 
   if (params.get("text") === "1") run(notes.show(true));
 
   if (d().live) {
-    follow(rec, {
+    follow(rec, opened, {
       grown: () => {
         line.index(d().frames, rec.end);
         player.grown();

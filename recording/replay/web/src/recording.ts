@@ -14,7 +14,12 @@ export class Recording {
   recovered: () => void = () => {};
   private troubled = false;
 
-  constructor(public d: api.Detail) {}
+  public d: api.Detail;
+
+  // amend adds to each description what is known here.
+  constructor(d: api.Detail, private amend: (d: api.Detail) => api.Detail = (x) => x) {
+    this.d = amend(d);
+  }
 
   get end(): number {
     return this.d.duration;
@@ -95,13 +100,13 @@ export class Recording {
   // goesOn takes the description with the part of the index that was not known; false when there is no more than before.
   goesOn(d: api.Detail): boolean {
     const longer = d.frames.length > 0;
-    this.d = { ...d, frames: [...this.d.frames, ...d.frames.filter((f) => f.n >= this.d.frames.length)] };
+    this.d = { ...this.amend(d), frames: [...this.d.frames, ...d.frames.filter((f) => f.n >= this.d.frames.length)] };
     return longer;
   }
 
   // became takes what is said of the recording now, without its index.
   became(d: api.Detail): void {
-    this.d = { ...d, frames: this.d.frames, duration: this.d.duration, size: this.d.size };
+    this.d = { ...this.amend(d), frames: this.d.frames, duration: this.d.duration, size: this.d.size };
   }
 }
 

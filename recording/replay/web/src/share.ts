@@ -1,16 +1,18 @@
 // The entry of a page that was shared: one file, played without a network. The recording itself is in the
 // page; what is played is decoded from it here, and its signatures are checked here. Text, commands and the
-// channels are what the recorder read in it.
+// channels are what the recorder read in it; where it is sealed and the recorder had no key the page asks for one.
 
 import "@xterm/xterm/css/xterm.css";
 import "./style.css";
+import "./unlock.css";
 import * as api from "./api";
 import { h, replace } from "./dom";
-import { revive, visible } from "./format";
+import { revive } from "./format";
 import { showPlayer } from "./player";
-import { bounded } from "./expression";
+import { base64 } from "./bytes";
+import { claims, find, type Source } from "./opened";
 import { proof } from "./proof";
-import { base64, Tsr } from "./tsr";
+import { Tsr } from "./tsr";
 
 const main = document.getElementById("main")!;
 
@@ -20,10 +22,11 @@ async function start() {
   const all = JSON.parse(text, revive);
   const file = base64(document.getElementById("tsr")!.textContent!);
   const tsr = new Tsr(file);
-  const detail: api.Detail = { ...all.detail, ...claims(tsr), frames: tsr.index };
+  const detail: api.Detail = { ...all.detail, ...claims(tsr.meta), live: false, frames: tsr.index };
+  detail.locked &&= tsr.sealed;
   const last = detail.frames[detail.frames.length - 1];
   detail.duration = Math.max(last?.last ?? 0, 0);
-  // Of one that is sealed the recorder opened the frames.
+  // Of one that is sealed the recorder opened the frames, or left that to who has the key.
   const frame = (n: number) => (tsr.sealed ? api.toFrame(n, all.frames?.[n] ?? refuse()) : tsr.frame(n));
   const refuse = () => { throw new api.Refusal(404, "This is not in the page."); };
   api.answerFrom((path) => {
@@ -32,34 +35,21 @@ async function start() {
     if (!rest) return detail;
     if (rest.startsWith("frames/")) return frame(Number(rest.slice(7)));
     if (rest === "transcript") return Number(q.get("from")) > 0 ? { ...all.transcript, lines: [] } : all.transcript;
-    if (rest === "search") return find(all.transcript.lines, q.get("q") ?? "", q.get("re") === "1");
+    if (rest === "search") return find(all.transcript, q.get("q") ?? "", q.get("re") === "1");
     return refuse();
   });
-  const check = proof(detail.id, tsr, file, all.proof);
-  await showPlayer(main, detail.id);
-  main.prepend(check);
-}
-
-// claims are what the signed description says, whatever else is in the page.
-function claims(tsr: Tsr): Partial<api.Detail> {
-  const m = tsr.meta;
-  const s = (x: unknown) => (typeof x === "string" ? visible(x) : "");
-  return {
-    id: s(m.id), start: s(m.start), host: s(m.host), src: s(m.src), who: s(m.login) || (Array.isArray(m.src_tags) ? m.src_tags.map(s).join(" ") : ""),
-    local_user: s(m.local_user), uid: Number(m.uid) || 0, rule: s(m.rule), client: s(m.client), mesh: s(m.mesh), src_addr: s(m.src_addr),
-    self_attested: m.self_attested === true, live: false,
+  const told = detail.locked ? "Its frames are sealed; they are opened in this page." : tsr.sealed ? "Names and times come from that recording; its frames are sealed, and what is played here is what the recorder opened." :
+    "Names, times and pictures come from that recording; the text, the commands and the list of channels are what the recorder read in it.";
+  const check = proof(detail.id, tsr, all.proof, told);
+  const src: Source = {
+    heads: async () => tsr.heads, block: async (n) => tsr.block(n), size: () => file.length,
+    async *all() {
+      yield file;
+    },
   };
-}
-
-async function find(lines: api.TextLine[], q: string, regex: boolean) {
-  let found: api.TextLine[];
-  if (regex) {
-    found = (await bounded(q, lines.map((l) => l.text))).map((i) => lines[i]);
-  } else {
-    const words = q.toLowerCase().split(/\s+/).filter((w) => w);
-    found = lines.filter((l) => words.every((w) => l.text.toLowerCase().includes(w)));
-  }
-  return { lines: found.slice(0, 1000), more: found.length > 1000 };
+  const at = document.createElement("div");
+  await showPlayer(at, detail.id, { source: () => src });
+  replace(main, check, at);
 }
 
 start().catch((err) => replace(main, h("p", { class: "state", role: "alert" }, `This page cannot be played: ${err instanceof Error ? err.message : err}`)));
