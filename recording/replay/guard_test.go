@@ -82,11 +82,11 @@ func (w *world) newViewer(who policy.Identity) *Viewer {
 		AllowedHosts: []string{"hub.demo.internal", "100.64.0.9:8080"},
 		Token:        token, TokenIdentity: who,
 		Audit: func(e audit.Entry) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
 			if w.failing {
 				return errors.New("disk full")
 			}
-			w.mu.Lock()
-			defer w.mu.Unlock()
 			w.audited = append(w.audited, e)
 			return nil
 		},

@@ -330,7 +330,7 @@ func drive(t *testing.T, file string, input map[string]any, said func(line strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 9*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "node", "test/"+file)
 	cmd.Dir = "web"
