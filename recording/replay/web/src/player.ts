@@ -5,6 +5,7 @@ import { askToWatch } from "./ask";
 import { h, replace } from "./dom";
 import { deleteButton, endButton } from "./end";
 import { follow } from "./follow";
+import { gifMaker } from "./gifmaker";
 import { clock, length, size, wall, when } from "./format";
 import { ending } from "./list";
 import { showLocked } from "./locked";
@@ -105,6 +106,7 @@ export async function showPlayer(main: HTMLElement, id: string, where: Where = {
       channel.value = String(player.channel);
       goLive.setAttribute("aria-pressed", String(player.following));
       if (player.playing || player.t > 0) big.hidden = true;
+      gif.button.hidden = !d().channel_list.find((c) => c.n === player.channel)?.pty;
       const what = d().channel_list.find((c) => c.n === player.channel)?.command ?? "";
       command.textContent = what;
       command.hidden = what === "";
@@ -136,6 +138,7 @@ export async function showPlayer(main: HTMLElement, id: string, where: Where = {
   };
   const line = new Timeline(d().start, goTo);
 
+  const gif = gifMaker(player);
   const notes = new Notes(id, {
     seek: goTo,
     ticks: (marks, hits) => line.ticks(marks, hits),
@@ -214,8 +217,8 @@ export async function showPlayer(main: HTMLElement, id: string, where: Where = {
     own?.el ?? "", command, watchers, state, problem,
     h("div", { class: "frame" }, stage, big, skipped),
     line.box,
-    h("div", { class: "controls" }, playButton, back, forth, time, h("span", { class: "space" }), channel, goLive, speed, idle, textButton, copyButton, full, stop.button, drop.button, helpButton),
-    notes.find, notes.text, about(s), help, stop.dialog, drop.dialog));
+    h("div", { class: "controls" }, playButton, back, forth, time, h("span", { class: "space" }), channel, goLive, speed, idle, textButton, copyButton, gif.button, full, stop.button, drop.button, helpButton),
+    notes.find, notes.text, about(s), help, gif.dialog, stop.dialog, drop.dialog));
 
   playButton.addEventListener("click", () => player.toggle());
   big.addEventListener("click", () => player.play());
@@ -242,7 +245,7 @@ export async function showPlayer(main: HTMLElement, id: string, where: Where = {
   }
 
   document.addEventListener("keydown", (e) => {
-    if (e.ctrlKey || e.metaKey || e.altKey || help.open || stop.dialog.open) return;
+    if (e.ctrlKey || e.metaKey || e.altKey || document.querySelector("dialog[open]")) return;
     const target = e.target as HTMLElement;
     if (target.closest("input, select, textarea")) return;
     // A focused button keeps its own space and return keys.

@@ -14,7 +14,7 @@ const LARGEST = 16;
 
 export class Screen implements View {
   readonly el: HTMLElement;
-  private term: Terminal;
+  readonly term: Terminal;
   private box: HTMLElement;
   private pending: Uint8Array[] = [];
   private before = [0, 0]; // the last two bytes
