@@ -23,7 +23,7 @@
 //	/api/recordings/ID/file            the recording itself, .tsr; with ?for=page for a page that reads and verifies it
 //	/api/recordings/ID/heads           of the file the description's block and the key blocks, each after its place (8 bytes) and length (4)
 //	/api/recordings/ID/raw/N           the block of frame N as it is in the file, sealed where that is
-//	/api/recordings/ID/exported?as=gif&from=T&until=T
+//	/api/recordings/ID/exported?as=gif&channel=1&from=T&until=T
 //	                                   {}: the page will make a GIF of these seconds by itself
 //	/api/recordings/ID/cast?version=3&channel=1
 //	                                   asciicast 3 or 2

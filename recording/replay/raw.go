@@ -84,10 +84,11 @@ func (v *Viewer) exported(w http.ResponseWriter, r *http.Request, id policy.Iden
 	q := r.URL.Query()
 	from, err1 := strconv.ParseFloat(q.Get("from"), 64)
 	until, err2 := strconv.ParseFloat(q.Get("until"), 64)
-	if q.Get("as") != "gif" || errors.Join(err1, err2) != nil || !(0 <= from && from <= until && until < 1e9) {
-		return &refusal{http.StatusBadRequest, "say what is made, and of which seconds", ""}
+	channel, err3 := strconv.ParseUint(q.Get("channel"), 10, 32)
+	if q.Get("as") != "gif" || errors.Join(err1, err2, err3) != nil || !(0 <= from && from <= until && until < 1e9) {
+		return &refusal{http.StatusBadRequest, "say what is made, and of which channel and seconds", ""}
 	}
-	extra := map[string]string{"as": "gif", "from": strconv.FormatFloat(from, 'f', 1, 64), "until": strconv.FormatFloat(until, 'f', 1, 64)}
+	extra := map[string]string{"as": "gif", "channel": strconv.FormatUint(channel, 10), "from": strconv.FormatFloat(from, 'f', 1, 64), "until": strconv.FormatFloat(until, 'f', 1, 64)}
 	if err := v.note("recording.download", id, &sum, -1, extra); err != nil {
 		return err
 	}

@@ -95,7 +95,7 @@ func TestSealed(t *testing.T) {
 		}
 	}
 	for path, status := range map[string]int{"/raw/x": 404, "/raw/-1": 404, "/raw/" + strconv.Itoa(len(d.Frames)): 404,
-		"/exported?as=gif&from=1&until=2.5": 200, "/exported?as=gif&from=3&until=2": 400, "/exported?as=gif&from=NaN&until=2": 400, "/exported?as=tsr&from=1&until=2": 400} {
+		"/exported?as=gif&channel=1&from=1&until=2.5": 200, "/exported?as=gif&channel=1&from=3&until=2": 400, "/exported?as=gif&channel=1&from=NaN&until=2": 400, "/exported?as=tsr&channel=1&from=1&until=2": 400} {
 		if res := w.ask("GET", at+path, from); res.StatusCode != status {
 			t.Errorf("%s: %d, want %d", path, res.StatusCode, status)
 		}
@@ -113,7 +113,7 @@ func TestSealed(t *testing.T) {
 		t.Errorf("a GIF is audited as %q", last)
 	}
 	w.failing = true
-	for _, path := range []string{"/raw/0", "/heads", "/exported?as=gif&from=1&until=2", "/file?for=page"} {
+	for _, path := range []string{"/raw/0", "/heads", "/exported?as=gif&channel=1&from=1&until=2", "/file?for=page"} {
 		w.viewer.seen = newSeen(w.viewer.cfg.Clock)
 		if res := w.ask("GET", at+path, from); res.StatusCode != http.StatusInternalServerError {
 			t.Errorf("%s: %d though it cannot be audited", path, res.StatusCode)

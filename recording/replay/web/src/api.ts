@@ -203,9 +203,9 @@ export function search(q: string, before?: string): Promise<{ viewer: Viewer; re
 }
 
 // exported says before a file is made of what the page shows that it will be. A page that was shared has nobody to tell.
-export async function exported(id: string, as: string, from: number, until: number): Promise<void> {
+export async function exported(id: string, as: string, channel: number, from: number, until: number): Promise<void> {
   if (offline) return;
-  await ask(`${base}/api/recordings/${encodeURIComponent(id)}/exported?${new URLSearchParams({ as, from: String(from), until: String(until) })}`, {});
+  await ask(`${base}/api/recordings/${encodeURIComponent(id)}/exported?${new URLSearchParams({ as, channel: String(channel), from: String(from), until: String(until) })}`, {});
 }
 
 export function screen(id: string): Promise<LastScreen> {

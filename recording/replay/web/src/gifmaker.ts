@@ -55,9 +55,10 @@ export function gifMaker(player: Playback): { button: HTMLButtonElement; dialog:
     bar.value = 0;
     say("Making it\u2026");
     try {
-      await api.exported(rec.d.id, "gif", o.from, o.to);
+      const channel = player.channel;
+      await api.exported(rec.d.id, "gif", channel, o.from, o.to);
       const { makeGif } = await import("./gif");
-      const made = await makeGif(rec, player.channel, o, mine.signal, (share, bytes) => {
+      const made = await makeGif(rec, channel, o, mine.signal, (share, bytes) => {
         bar.value = share;
         say(`${Math.floor(share * 100)} %, ${size(bytes)}`);
       });
