@@ -168,13 +168,29 @@ func ofAll[T any](ctx context.Context, a *app, places []place, missing string, a
 	return out, nil
 }
 
-// better reports whether of two copies of one recording x is the one to look at: a recorder that
-// went away in the middle has a part of it.
+// better reports whether of two copies of one recording r is the one to look at, not x: a recorder
+// that went away in the middle has a part of it. What the hub has whole, or gets at this moment, is
+// its own, whatever a recorder says: one of some rules says nothing about what others keep.
 func (r recordingRow) better(x recordingRow) bool {
+	if hubs := r.Recorder == hubHost && (r.Complete || r.Live); hubs || x.Recorder == hubHost && (x.Complete || x.Live) {
+		return hubs
+	}
 	if r.Complete != x.Complete {
 		return r.Complete
 	}
 	return r.Size > x.Size
+}
+
+// differs reports whether two copies cannot be of one recording.
+func (r recordingRow) differs(x recordingRow) bool {
+	return !r.Start.Equal(x.Start) || r.Host != x.Host || r.Src != x.Src || r.Who != x.Who || r.LocalUser != x.LocalUser || r.Complete && x.Complete && r.Size != x.Size
+}
+
+// contradicted tells of copies that cannot both be what was recorded.
+func (a *app) contradicted(r, x recordingRow) {
+	if r.differs(x) {
+		fmt.Fprintf(a.err, "tssh: warning: %s and %s say different things about %s; tssh verify has the proof\n", place{name: r.Recorder}, place{name: x.Recorder}, oneLine(r.ID))
+	}
 }
 
 // allRows are the recordings of all places, each once: those that run first, then the newest.
@@ -195,10 +211,15 @@ func (a *app) allRows(ctx context.Context, places []place, filter string) (rows 
 	for _, l := range lists {
 		all, sealed = append(all, l.rows...), sealed+l.sealed
 	}
-	rows = []recordingRow{}
 	if len(places) == 1 {
-		return append(rows, all...), sealed, nil
+		return append([]recordingRow{}, all...), sealed, nil
 	}
+	return a.merged(all), sealed, nil
+}
+
+// merged has each recording once.
+func (a *app) merged(all []recordingRow) []recordingRow {
+	rows := []recordingRow{}
 	by := map[string]int{}
 	for _, r := range all {
 		key := r.ID
@@ -206,11 +227,13 @@ func (a *app) allRows(ctx context.Context, places []place, filter string) (rows 
 			key += " unrecorded"
 		}
 		i, have := by[key]
-		switch {
-		case !have:
+		if !have {
 			by[key] = len(rows)
 			rows = append(rows, r)
-		case r.better(rows[i]):
+			continue
+		}
+		a.contradicted(rows[i], r)
+		if r.better(rows[i]) {
 			rows[i] = r
 		}
 	}
@@ -223,7 +246,7 @@ func (a *app) allRows(ctx context.Context, places []place, filter string) (rows 
 		}
 		return cmp.Or(y.Start.Compare(x.Start), cmp.Compare(x.ID, y.ID))
 	})
-	return rows, sealed, nil
+	return rows
 }
 
 // placeOf finds the place that has most of a recording.
@@ -251,6 +274,7 @@ func (a *app) placesOf(ctx context.Context, id string) ([]place, error) {
 	all, err := ofAll(ctx, a, places, "", func(ctx context.Context, p place) (found, error) {
 		f := found{at: p}
 		f.err = p.json(ctx, "/api/recordings/"+url.PathEscape(id), &f.row)
+		f.row.ID, f.row.Recorder = id, p.name // whatever it says
 		return f, nil
 	})
 	if err != nil {
@@ -272,6 +296,9 @@ func (a *app) placesOf(ctx context.Context, id string) ([]place, error) {
 		return 0
 	})
 	if len(has) > 0 {
+		for _, f := range has[1:] {
+			a.contradicted(has[0].row, f.row)
+		}
 		for _, f := range all {
 			if m := (*mistake)(nil); !has[0].row.Complete && f.err != nil && (!errors.As(f.err, &m) || m.code == "unreachable") {
 				fmt.Fprintf(a.err, "tssh: warning: %s does not answer, and may have more of this recording\n", f.at)

@@ -153,11 +153,14 @@ func recordingRows(ctx context.Context, at place, filter string) (rows []recordi
 		}
 		sealed += max(0, page.Sealed)
 		for _, r := range page.Unrecorded {
-			r.Unrecorded, r.Live, r.Duration = true, true, max(0, time.Since(r.Start).Seconds())
+			if at.name != hubHost {
+				break // hosts tell the hub alone
+			}
+			r.Recorder, r.Unrecorded, r.Live, r.Duration = at.name, true, true, max(0, time.Since(r.Start).Seconds())
 			rows = append(rows, r)
 		}
 		for _, r := range page.Recordings {
-			r.Kind, r.Recorder = r.Type, at.name
+			r.Kind, r.Recorder, r.Unrecorded = r.Type, at.name, false
 			rows = append(rows, r.recordingRow)
 		}
 		if page.Next == "" || page.Next == next || len(page.Recordings) == 0 {
