@@ -173,8 +173,10 @@ export async function showPlayer(main: HTMLElement, id: string, where: Where = {
     if (player.channel !== player.firstChannel) p.set("c", String(player.channel));
     if (player.speed !== 1) p.set("speed", String(player.speed));
     if (!player.skipIdle) p.set("idle", "1");
-    if (notes.query) p.set("q", notes.query);
-    if (notes.regex) p.set("re", "1");
+    if (!opened || api.isOffline()) { // what is looked for in one that only this page opened is not for an address that the recorder gets
+      if (notes.query) p.set("q", notes.query);
+      if (notes.regex) p.set("re", "1");
+    }
     if (notes.open) p.set("text", "1");
     if (api.isOffline()) history.replaceState(null, "", `#${p}`);
     else history.replaceState(null, "", p.size ? `?${p}` : location.pathname);
