@@ -202,19 +202,23 @@ func (s *Spool) unsigned(x *Session) {
 	s.queue = append(s.queue, x)
 }
 
-// nextUnsigned takes the first recording out of the queue that may be asked about now; else it
-// says how long until there is one, -1 for none.
+// nextUnsigned takes a recording out of the queue that may be asked about now; else it says how
+// long until there is one, -1 for none. Those come first that were asked about the least: a
+// recorder that leaves its own without an answer keeps others from theirs for one question, not for all.
 func (s *Spool) nextUnsigned() (x *Session, wait time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.cfg.Clock()
 	wait = -1
+	for _, q := range s.queue {
+		if s.running[q.id] == q && !q.askAt.After(now) && (x == nil || q.askWait < x.askWait) {
+			x = q
+		}
+	}
 	left := s.queue[:0]
 	for _, q := range s.queue {
 		switch d := q.askAt.Sub(now); {
-		case s.running[q.id] != q: // it ended
-		case x == nil && d <= 0:
-			x = q
+		case s.running[q.id] != q || q == x: // it ended, or it is its turn
 		default:
 			left = append(left, q)
 			if d = max(d, 0); wait < 0 || d < wait {
