@@ -43,7 +43,7 @@ const screenWork = 200e6
 // screenFrames bounds how far before the end the terminal is built up where no keyframe is near.
 const screenFrames = 8
 
-// screen gives the last screen that has text on it: at the very end many programs have cleared theirs.
+// screen gives what the terminal showed at the end: nothing where the last that it got was to be cleared.
 func (v *Viewer) screen(w http.ResponseWriter, r *http.Request, id policy.Identity) error {
 	sum, err := v.allowed(r, id)
 	if err != nil {
