@@ -58,7 +58,7 @@ func dialHost(ctx context.Context, c *localapi.Client, st localapi.Status, r loc
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return nil, failed("%s has nothing listening on port %d, or the policy does not let you reach it", r.Node.Name, port).withCode("unreachable")
 	case err != nil:
-		return nil, failed("%s does not answer on port %d", r.Node.Name, port).withCode("unreachable")
+		return nil, failed("%s does not answer on port %d", r.Node.Name, port).withCode("unreachable").withHint("tssh status")
 	}
 	return conn, nil
 }

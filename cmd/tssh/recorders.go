@@ -162,7 +162,11 @@ func ofAll[T any](ctx context.Context, a *app, places []place, missing string, a
 	}
 	for i, err := range errs {
 		if err != nil && missing != "" {
-			fmt.Fprintf(a.err, "tssh: warning: %s does not answer, and what it keeps %s: %s\n", places[i], missing, oneLine(err.Error()))
+			words := oneLine(err.Error())
+			if errors.Is(err, context.DeadlineExceeded) {
+				words = fmt.Sprintf("nothing in %v", askAll)
+			}
+			fmt.Fprintf(a.err, "tssh: warning: %s does not answer, and what it keeps %s: %s\n", places[i], missing, words)
 		}
 	}
 	return out, nil

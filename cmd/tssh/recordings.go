@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -43,6 +44,9 @@ type recordingRow struct {
 	Why        string `json:"why,omitempty"`      // it is not recorded although it should be
 	Recorder   string `json:"recorder,omitempty"` // where it is: hub, or the name of another recorder
 }
+
+// filterTerms are the terms of a filter that the hub knows (docs/recordings.md).
+var filterTerms = strings.Fields("who host as from tag kind cmd path exit after before longer is")
 
 // sessions is `tssh sessions [--json] [FILTER...]`, `tssh sessions fetch ID FILE`,
 // `tssh sessions end ID --reason WORDS` and `tssh sessions delete ID --reason WORDS`.
@@ -85,6 +89,13 @@ func (a *app) sessions(ctx context.Context, args []string) error {
 		words := "nothing is recorded that you may see"
 		if len(f.rest) > 0 {
 			words = "nothing that you may see fits"
+		}
+		for _, w := range f.rest {
+			// Such a word is looked for as it is: tag:ci, or part of a command.
+			if name, _, ok := strings.Cut(w, ":"); ok && !slices.Contains(filterTerms, strings.ToLower(name)) {
+				words += fmt.Sprintf("; %q is looked for as a word, the terms are %s:", printable(w), strings.Join(filterTerms, ": "))
+				break
+			}
 		}
 		fmt.Fprintln(a.err, "tssh: note: "+words)
 		return nil
@@ -184,10 +195,16 @@ func (a *app) recording(ctx context.Context, verb string, args []string) (int, e
 			i++ // its value
 			continue
 		}
-		if !recordingID.MatchString(s) || s[0] == '-' {
+		if s == "" || s[0] == '-' {
 			continue
 		}
 		if _, err := os.Lstat(s); err == nil {
+			continue
+		}
+		if !recordingID.MatchString(s) {
+			if !strings.ContainsAny(s, "./") {
+				return 0, failed("%q is neither a file nor the id of a recording", printable(s)).withHint("tssh sessions")
+			}
 			continue
 		}
 		dir, err := os.MkdirTemp("", "tssh-recording-")

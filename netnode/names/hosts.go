@@ -82,6 +82,14 @@ func taken(rest []byte, own []string) map[string]bool {
 	return t
 }
 
+// some is the first three of a list, and how many more there are.
+func some(list []string) string {
+	if n := len(list) - 3; n > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(list[:3], ", "), n)
+	}
+	return strings.Join(list, ", ")
+}
+
 // Apply writes the names of t. It says in words what of them is not in the file.
 func (f *File) Apply(t *Table) (left string, err error) {
 	return left, f.change(func(rest []byte, isNew bool) []byte {
@@ -91,7 +99,7 @@ func (f *File) Apply(t *Table) (left string, err error) {
 		}
 		has := taken(rest, f.Own)
 		var lines []string
-		skipped := 0
+		var skipped []string
 		for i, h := range t.hosts {
 			if i == maxHosts {
 				break
@@ -99,7 +107,7 @@ func (f *File) Apply(t *Table) (left string, err error) {
 			var names []string
 			for _, n := range []string{h.Name + "." + t.domain, h.Name} {
 				if has[n] {
-					skipped++
+					skipped = append(skipped, n)
 				} else if isLabel(h.Name) {
 					names = append(names, n)
 				}
@@ -114,8 +122,8 @@ func (f *File) Apply(t *Table) (left string, err error) {
 		left = ""
 		if n := len(t.hosts) - maxHosts; n > 0 {
 			left = fmt.Sprintf("%d hosts are left out, a hosts file takes %d", n, maxHosts)
-		} else if skipped > 0 {
-			left = fmt.Sprintf("%d names mean something else on this computer and are left out", skipped)
+		} else if len(skipped) > 0 {
+			left = "left out, since it means something else on this computer: " + some(skipped)
 		}
 		head := f.begin()
 		if isNew {

@@ -40,7 +40,7 @@ fd7a:7373:6800::7 web.corp.internal web # tssh:tssh0
 func TestBlock(t *testing.T) {
 	f := hostsFile(t, theirs)
 	left, err := f.Apply(corp())
-	if err != nil || left != "1 names mean something else on this computer and are left out" {
+	if err != nil || left != "left out, since it means something else on this computer: db-1" {
 		t.Fatalf("%q %v", left, err)
 	}
 	if got := content(t, f); got != theirs+block {

@@ -377,7 +377,7 @@ func TestRefusedAndMissing(t *testing.T) {
 			say    string
 		}{
 			id:                              {403, `{"error":"Policy does not let you see this recording."}`},
-			recording.NewID(w.now, "n-web"): {404, `{"error":"There is no recording with this id; it may have been deleted, or the address is incomplete."}`},
+			recording.NewID(w.now, "n-web"): {404, `{"error":"There is no recording with this id here; it may have been deleted, be kept by another recorder (tssh sessions says where), or the address is incomplete."}`},
 		} {
 			res := w.ask("GET", hub+strings.NewReplacer("{id}", of, "{n}", "0").Replace(path)+"?q=x&from=0", fromBob)
 			if text := strings.TrimSpace(body(t, res)); res.StatusCode != c.status || text != c.say {

@@ -207,7 +207,7 @@ func TestFilterTerms(t *testing.T) {
 	for q, want := range map[string]string{
 		"who:alice": "make", "host:web": "make deploy.sh", "host:we": "", "as:root": "ls deploy.sh", "tag:ci": "deploy.sh", "tag:nope": "",
 		"exit:0": "ls", "exit:!0": "make deploy.sh", "exit:2": "make", "cmd:deploy": "deploy.sh", "kind:exec": "make ls deploy.sh", "kind:shell": "",
-		"after:48h": "make", "before:48h": "ls deploy.sh copy", "after:2026-11-17 before:2026-11-19": "ls", "longer:30s": "make ls deploy.sh copy", "longer:2m": "",
+		"after:48h": "make", "after:2d": "make", "before:48h": "ls deploy.sh copy", "after:2026-11-17 before:2026-11-19": "ls", "longer:30s": "make ls deploy.sh copy", "longer:2m": "",
 		"host:web host:db": "make ls deploy.sh", "host:web as:root": "deploy.sh", "is:live": "", "is:interactive": "", "from:laptop bob@": "ls",
 		"path:/srv/100%_done/": "copy", "path:INDEX": "copy", "path:/srv/*/b.conf": "copy", "path:nope": "", "path:100_": "", "path:/srv/a host:web": "", "path:nope path:secret": "copy", "kind:sftp path:x*y": "",
 	} {
@@ -215,9 +215,11 @@ func TestFilterTerms(t *testing.T) {
 			t.Errorf("%s: %q, want %q", q, got, want)
 		}
 	}
-	for _, q := range []string{"exit:x", "after:soon", "is:odd", "longer:1"} {
-		if res := w.ask("GET", hub+"/api/recordings?q="+q, fromRoot); res.StatusCode != 400 {
-			t.Errorf("%s: %d", q, res.StatusCode)
+	for q, says := range map[string]string{
+		"exit:x": "takes a number", "after:soon": "takes a day", "after:9d9": "takes a day", "before:-1d": "takes a day", "is:odd": "live, interactive or unsealed", "longer:1": "takes a time", "Kind:files": "shell, exec or sftp",
+	} {
+		if res := w.ask("GET", hub+"/api/recordings?q="+q, fromRoot); res.StatusCode != 400 || !strings.Contains(body(t, res), says) {
+			t.Errorf("%s: %d, without %q", q, res.StatusCode, says)
 		}
 	}
 }

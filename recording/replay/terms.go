@@ -44,7 +44,7 @@ func parseTerms(words string, now time.Time) (t terms, rest string, no *refusal)
 			continue
 		}
 		if !ok {
-			return t, "", &refusal{http.StatusBadRequest, "the filter " + strconv.Quote(w) + " is not understood", ""}
+			return t, "", &refusal{http.StatusBadRequest, "the filter " + strconv.Quote(w) + " is not understood; " + takes[strings.ToLower(name)], ""}
 		}
 		name = strings.ToLower(name)
 		by[name] = append(by[name], f)
@@ -97,6 +97,25 @@ func fitAll(all [][]func(*store.Summary) bool, s *store.Summary) bool {
 	return true
 }
 
+// takes says what the terms that not every word fits take.
+var takes = map[string]string{
+	"kind":   "kind: takes shell, exec or sftp",
+	"exit":   "exit: takes a number, or ! and a number for any other (exit:!0)",
+	"after":  "after: takes a day (2026-11-26) or an age (36h, 7d)",
+	"before": "before: takes a day (2026-11-26) or an age (36h, 7d)",
+	"longer": "longer: takes a time (10m, 2h)",
+	"is":     "is: takes live, interactive or unsealed",
+}
+
+// span is a time.Duration in words, and days (7d).
+func span(s string) (time.Duration, error) {
+	if n, ok := strings.CutSuffix(s, "d"); ok {
+		d, err := strconv.ParseUint(n, 10, 16)
+		return time.Duration(d) * 24 * time.Hour, err
+	}
+	return time.ParseDuration(s)
+}
+
 func termOf(name, value string, now time.Time) (f func(*store.Summary) bool, known, ok bool) {
 	has := func(text string) bool { return strings.Contains(strings.ToLower(text), value) }
 	some := func(list []string) bool {
@@ -119,7 +138,7 @@ func termOf(name, value string, now time.Time) (f func(*store.Summary) bool, kno
 	case "tag":
 		return func(s *store.Summary) bool { return some(s.Meta.SrcTags) || some(s.Meta.HostTags) }, true, true
 	case "kind":
-		return func(s *store.Summary) bool { return s.Main().Type == value }, true, true
+		return func(s *store.Summary) bool { return s.Main().Type == value }, true, value == "shell" || value == "exec" || value == "sftp"
 	case "cmd":
 		return func(s *store.Summary) bool {
 			for _, c := range s.Channels {
@@ -143,14 +162,14 @@ func termOf(name, value string, now time.Time) (f func(*store.Summary) bool, kno
 	case "after", "before":
 		at, err := time.ParseInLocation(time.DateOnly, value, now.Location())
 		if err != nil {
-			d, derr := time.ParseDuration(value)
+			d, derr := span(value)
 			if at, err = now.Add(-d), derr; err != nil || d < 0 {
 				return nil, true, false
 			}
 		}
 		return func(s *store.Summary) bool { return s.Meta.Start.Before(at) == (name == "before") }, true, true
 	case "longer":
-		d, err := time.ParseDuration(value)
+		d, err := span(value)
 		return func(s *store.Summary) bool { return s.Duration > d }, true, err == nil
 	case "is":
 		if value == "unsealed" {

@@ -126,7 +126,7 @@ func tags(in []string) []policy.Tag {
 func (v *Viewer) allowed(r *http.Request, id policy.Identity) (store.Summary, error) {
 	sum, err := v.cfg.Store.Lookup(r.PathValue("id"))
 	if err != nil {
-		return store.Summary{}, &refusal{http.StatusNotFound, "there is no recording with this id; it may have been deleted, or the address is incomplete", ""}
+		return store.Summary{}, &refusal{http.StatusNotFound, "there is no recording with this id here; it may have been deleted, be kept by another recorder (tssh sessions says where), or the address is incomplete", ""}
 	}
 	d := v.may(v.cfg.Policy(), id, &sum)
 	if d.Verdict == policy.Accept {

@@ -21,10 +21,10 @@ const ALL: [string, string][] = [
   ["cmd:", "part of a command that was asked for"],
   ["path:", "part of the path of a file copied or changed by sftp or scp"],
   ["exit:", "a status, or exit:!0 for any but that"],
-  ["after:", "a day (2026-11-26), or an age (36h)"],
+  ["after:", "a day (2026-11-26), or an age (36h, 7d)"],
   ["before:", "a day, or an age"],
   ["longer:", "a time (10m)"],
-  ["is:", "is:live, is:interactive"],
+  ["is:", "is:live, is:interactive, is:unsealed"],
 ];
 
 const wordsOf = (text: string) => text.split(/\s+/).filter((w) => w);
