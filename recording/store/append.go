@@ -117,7 +117,7 @@ func (s *Store) begin(host, id string, offset int64, data []byte) (int64, bool, 
 	if err != nil {
 		return 0, false, refuse(http.StatusUnprocessableEntity, err)
 	}
-	if err := s.roomForOne(host); err != nil {
+	if err := s.roomForOne(host, &m); err != nil {
 		return 0, false, err
 	}
 	if err := s.room(host, int64(n)); err != nil {

@@ -276,9 +276,7 @@ func (s *Store) Delete(id, by, reason string) (Tombstone, error) {
 	if s.byHost[r.host] -= r.sum.Size; s.byHost[r.host] == 0 {
 		delete(s.byHost, r.host)
 	}
-	if s.counts[r.host] -= r.weight; s.counts[r.host] == 0 {
-		delete(s.counts, r.host)
-	}
+	s.tally(r, -r.weight)
 	s.gone[id] = true
 	r.sealed = true
 	return t, nil

@@ -3,9 +3,11 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -152,8 +154,12 @@ func TestRecordingsPerHost(t *testing.T) {
 	cfg := Config{Dir: t.TempDir(), MaxPerHost: 3, Clock: func() time.Time { return now }, Retention: []Rule{{For: 30 * 24 * time.Hour}},
 		Limited: func(host, limit, say string) { told = append(told, host+" "+limit) }}
 	s := open(t, cfg)
+	people := 0
 	whole := func(host string, start time.Time) error {
-		id, b := made(t, meta(host, "deploy", start))
+		m := meta(host, "deploy", start)
+		people++ // each another one, who has a share of their own
+		m.Login = fmt.Sprintf("p%d@example.com", people)
+		id, b := made(t, m)
 		_, _, err := s.Append("n-"+host, id, 0, b)
 		return err
 	}
@@ -196,8 +202,61 @@ func TestRecordingsPerHost(t *testing.T) {
 	if err := whole("web", now.Add(-time.Minute)); err != nil {
 		t.Errorf("after a month: %v", err)
 	}
-	if got := s.countOf("n-web"); got != 1 {
+	if got := s.countOf(owner{host: "n-web"}); got != 1 {
 		t.Errorf("it counts as %d", got)
+	}
+}
+
+// TestRecordingsPerPerson: one person has half of a host's recordings at most, so that others there are still recorded.
+func TestRecordingsPerPerson(t *testing.T) {
+	var told []string
+	cfg := Config{Dir: t.TempDir(), MaxPerHost: 4, Limited: func(host, limit, say string) { told = append(told, host+" "+limit) }}
+	s := open(t, cfg)
+	at := noon
+	begin := func(host, login string) (string, error) {
+		at = at.Add(time.Minute)
+		m := meta(host, "deploy", at)
+		if m.Login = login; login == "" {
+			m.SrcTags = []string{"tag:ci"}
+		}
+		id, b := made(t, m)
+		_, _, err := s.Append("n-"+host, id, 0, b)
+		return id, err
+	}
+	var first string
+	for i := range 2 {
+		id, err := begin("web", "alice@example.com")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			first = id
+		}
+	}
+	var no *Refusal
+	if _, err := begin("web", "alice@example.com"); !asRefusal(err, &no) || no.HTTPStatus() != 507 || !strings.Contains(err.Error(), "of this person") {
+		t.Fatalf("the third of one person: %v", err)
+	}
+	s = open(t, cfg) // counted from the files too
+	if _, err := begin("web", "alice@example.com"); err == nil {
+		t.Error("taken after a new start")
+	}
+	for _, c := range []struct{ host, login string }{{"db", "alice@example.com"}, {"web", "bob@example.com"}, {"web", ""}} {
+		if _, err := begin(c.host, c.login); err != nil {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+	if _, err := begin("web", "carol@example.com"); !asRefusal(err, &no) || !strings.Contains(err.Error(), "from this host") {
+		t.Errorf("the fifth of the host: %v", err)
+	}
+	if _, err := s.Delete(first, "root", "room"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := begin("web", "alice@example.com"); err != nil {
+		t.Errorf("after a deletion: %v", err)
+	}
+	if len(told) < 2 || told[0] != "n-web recordings-per-person" {
+		t.Errorf("told %q", told)
 	}
 }
 
@@ -206,16 +265,16 @@ func TestLongSummaryCounts(t *testing.T) {
 	s := open(t, Config{Dir: t.TempDir(), MaxPerHost: 100})
 	r := &rec{host: "n-web"}
 	s.weigh(r)
-	if s.counts["n-web"] != 1 {
-		t.Errorf("an empty one counts as %d", s.counts["n-web"])
+	if s.counts[owner{host: "n-web"}] != 1 {
+		t.Errorf("an empty one counts as %d", s.counts[owner{host: "n-web"}])
 	}
 	for range maxChannels {
 		r.sum.Channels = append(r.sum.Channels, Channel{Command: string(make([]byte, maxCommand))})
 	}
 	s.weigh(r)
 	s.weigh(r)
-	if want := 1 + maxChannels*(channelSize+maxCommand)/summarySize; s.counts["n-web"] != want || want < 20 {
-		t.Errorf("one with many long commands counts as %d, not %d", s.counts["n-web"], want)
+	if want := 1 + maxChannels*(channelSize+maxCommand)/summarySize; s.counts[owner{host: "n-web"}] != want || want < 20 {
+		t.Errorf("one with many long commands counts as %d, not %d", s.counts[owner{host: "n-web"}], want)
 	}
 }
 

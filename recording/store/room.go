@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"tssh/recording"
 )
 
 const (
@@ -29,14 +31,35 @@ func newLimits() limits {
 	return limits{refused: map[string]int64{}, told: map[string]time.Time{}, expired: map[string]time.Time{}}
 }
 
-// weigh counts r for its host, at what its summary takes. mu is held.
+// owner is a host, and one person who was recorded there; without a person, all of the host.
+type owner struct{ host, who string }
+
+// whose is the person whose share of the host's recordings one counts against, so that nobody
+// uses up that of all others there.
+func whose(host string, m *recording.Meta) owner {
+	if m.Login != "" {
+		return owner{host, m.Login}
+	}
+	return owner{host, "node " + m.SrcID}
+}
+
+// tally adds to what is counted for r's host and person. mu is held.
+func (s *Store) tally(r *rec, n int) {
+	for _, o := range []owner{{host: r.host}, whose(r.host, &r.sum.Meta)} {
+		if s.counts[o] += n; s.counts[o] == 0 {
+			delete(s.counts, o)
+		}
+	}
+}
+
+// weigh counts r for its host and person, at what its summary takes. mu is held.
 func (s *Store) weigh(r *rec) {
 	size := 0
 	for i := range r.sum.Channels {
 		size += channelSize + len(r.sum.Channels[i].Command)
 	}
 	w := 1 + size/summarySize
-	s.counts[r.host] += w - r.weight
+	s.tally(r, w-r.weight)
 	r.weight = w
 }
 
@@ -62,11 +85,13 @@ func (s *Store) full(host, limit string, err error) error {
 	return refuse(http.StatusInsufficientStorage, err)
 }
 
-// roomForOne refuses one more recording of a host that has as many as it may. What its rules keep no
-// longer goes first.
-func (s *Store) roomForOne(host string) error {
+// roomForOne refuses one more recording where its host, or its person there, has as many as they may.
+// What the rules keep no longer goes first.
+func (s *Store) roomForOne(host string, m *recording.Meta) error {
 	most := s.cfg.MaxPerHost
-	if most <= 0 || s.countOf(host) < most {
+	all, one := owner{host: host}, whose(host, m)
+	share := most - most/2
+	if most <= 0 || s.countOf(all) < most && s.countOf(one) < share {
 		return nil
 	}
 	if s.expireDue(host) {
@@ -74,17 +99,20 @@ func (s *Store) roomForOne(host string) error {
 			s.cfg.Log.Error("recordings that are kept no longer", "host", host, "err", err)
 		}
 	}
-	n := s.countOf(host)
-	if n < most {
+	n := s.countOf(one)
+	if n >= share {
+		return s.full(host, "recordings-per-person", fmt.Errorf("%w of this person on this host: what is here counts as %d of at most %d; it makes room when it is deleted, by hand or by --retention", ErrQuota, n, share))
+	}
+	if n = s.countOf(all); n < most {
 		return nil
 	}
 	return s.full(host, "recordings-per-host", fmt.Errorf("%w from this host: its recordings here count as %d of at most %d; they make room when they are deleted, by hand or by --retention", ErrQuota, n, most))
 }
 
-func (s *Store) countOf(host string) int {
+func (s *Store) countOf(o owner) int {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.counts[host]
+	return s.counts[o]
 }
 
 func (s *Store) expireDue(host string) bool {

@@ -6,7 +6,7 @@ import "maps"
 type Stats struct {
 	Recordings, Live, Unsealed int
 	Bytes                      int64
-	Refused                    map[string]int64 // by limit: bytes-per-host, recordings-per-host, bytes, disk
+	Refused                    map[string]int64 // by limit: bytes-per-host, recordings-per-host, recordings-per-person, bytes, disk
 }
 
 // Stats counts what is in the list.

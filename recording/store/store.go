@@ -37,8 +37,8 @@ type Config struct {
 
 	MaxBytesPerHost int64 // of recordings of one host; 0 is no limit
 	MaxBytes        int64 // of all recordings; 0 is no limit
-	// MaxPerHost is how many recordings one host may have; 0 is no limit. One whose summary
-	// is long counts for several. What began is taken to its end.
+	// MaxPerHost is how many recordings one host may have, half of them of one person; 0 is no
+	// limit. One whose summary is long counts for several. What began is taken to its end.
 	MaxPerHost int
 	// MinFree are bytes that stay free on the disk; 0 is no limit. With it no host may have
 	// more than fairShare times what is left to the others, so that one that sends without
@@ -94,7 +94,7 @@ type Store struct {
 	sorted []*rec // newest first, then by id
 	bytes  int64
 	byHost map[string]int64
-	counts map[string]int // by host: weights
+	counts map[owner]int // weights, by host and by who was recorded there
 	swept  time.Time
 	limits
 	changes uint64                            // counts what was added or has grown
@@ -147,7 +147,7 @@ func Open(cfg Config) (*Store, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("store: open: %w", err)
 	}
-	s := &Store{cfg: cfg, opened: cfg.Clock(), recs: map[string]*rec{}, byHost: map[string]int64{}, counts: map[string]int{}, limits: newLimits(), gone: map[string]bool{}, follow: map[string]map[chan struct{}]bool{}}
+	s := &Store{cfg: cfg, opened: cfg.Clock(), recs: map[string]*rec{}, byHost: map[string]int64{}, counts: map[owner]int{}, limits: newLimits(), gone: map[string]bool{}, follow: map[string]map[chan struct{}]bool{}}
 	if err := s.rebuild(); err != nil {
 		return nil, fmt.Errorf("store: open %s: %w", cfg.Dir, err)
 	}
