@@ -83,8 +83,7 @@ func oneFile(fs *flag.FlagSet, args []string, stderr io.Writer) (string, bool) {
 func playFile(path string, opt playOptions, stdin, stdout *os.File, stderr io.Writer) int {
 	tr, err := openTrack(path, opt.Keys)
 	if err != nil {
-		fmt.Fprintf(stderr, "tssh: error: %v\n", err)
-		hintSealed(err, stderr)
+		sayUnopened(err, opt.Keys, stderr)
 		return 1
 	}
 	defer tr.close()

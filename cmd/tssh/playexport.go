@@ -40,8 +40,7 @@ func exportFile(path, format string, opt playOptions, stdout *os.File, stderr io
 		err = out.Flush()
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "tssh: error: %v\n", err)
-		hintSealed(err, stderr)
+		sayUnopened(err, opt.Keys, stderr)
 		return 1
 	}
 	return 0

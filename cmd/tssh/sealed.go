@@ -68,10 +68,19 @@ func askPassphrase(path string) ([]byte, error) {
 	return xterm.ReadPassword(int(tty.Fd()))
 }
 
-func hintSealed(err error, stderr io.Writer) {
-	if sealed := (*recording.SealedError)(nil); errors.As(err, &sealed) {
-		fmt.Fprintln(stderr, "tssh: hint: --identity FILE, with the key of one of them")
+// sayUnopened says why a recording or cast does not open. Where it is sealed, that is what
+// matters, not at which frame it shows.
+func sayUnopened(err error, keys *recording.Keys, stderr io.Writer) {
+	sealed := (*recording.SealedError)(nil)
+	if !errors.As(err, &sealed) {
+		fmt.Fprintf(stderr, "tssh: error: %v\n", err)
+		return
 	}
+	words := strings.TrimPrefix(sealed.Error(), "recording: ")
+	if keys != nil {
+		words = "the key given opens nothing here: " + words
+	}
+	fmt.Fprintf(stderr, "tssh: error: %s\ntssh: hint: --identity FILE, with the key of one of them\n", words)
 }
 
 // sealedWords say what verify could not look at, or could.

@@ -52,7 +52,7 @@ func TestSealedFiles(t *testing.T) {
 		{"play without", "play", []string{file}, 1, "", []string{"sealed, and opens with an identity of " + id.Recipient().String(), "hint: --identity FILE"}},
 		{"export without", "play", []string{"--export", "cast", file}, 1, "", []string{"sealed", "hint: --identity FILE"}},
 		{"export as text without", "play", []string{"--export", "text", file}, 1, "", []string{"sealed", "hint: --identity FILE"}},
-		{"play with a wrong one", "play", []string{"--identity", wrong, file}, 1, "", []string{"sealed", "hint: --identity"}},
+		{"play with a wrong one", "play", []string{"--identity", wrong, file}, 1, "", []string{"error: the key given opens nothing here: this recording is sealed", "hint: --identity"}},
 		{"play with rubbish", "play", []string{"--identity", junk, file}, 2, "", []string{"neither a file of AGE-SECRET-KEY- lines nor"}},
 		{"play with nothing", "play", []string{"--identity", junk + "x", file}, 2, "", []string{"no such file"}},
 		{"verify", "verify", []string{"--identity", key, file}, 0, "sealed; all of it was opened", nil},
