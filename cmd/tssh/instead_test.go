@@ -1,6 +1,10 @@
 package main
 
 import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
 	"testing"
 
 	"tssh/netnode/localapi"
@@ -20,6 +24,16 @@ func TestInstead(t *testing.T) {
 	} {
 		if got := instead(c.why); got != c.want {
 			t.Errorf("%+v: %q, not %q", c.why, got, c.want)
+		}
+	}
+}
+
+// `tssh sessions | head -1` ends without a word; other broken pipes do not.
+func TestOutputThatNobodyReads(t *testing.T) {
+	for name, want := range map[string]string{os.Stdout.Name(): "", "socket": "tssh: error: write socket: broken pipe\n"} {
+		var out strings.Builder
+		if status := complain(&out, fmt.Errorf("%w", &os.PathError{Op: "write", Path: name, Err: syscall.EPIPE})); status != 1 || out.String() != want {
+			t.Errorf("%s: %d %q", name, status, out.String())
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
 
 	"tssh/netnode/localapi"
 	"tssh/ssh"
@@ -80,6 +81,10 @@ func (m *mistake) withHint(h string) *mistake { m.hint = h; return m }
 
 // complain prints the error and gives the exit status.
 func complain(w io.Writer, err error) int {
+	// Whoever read the output, as head does, wants no more of it.
+	if p := (*os.PathError)(nil); errors.As(err, &p) && p.Path == os.Stdout.Name() && errors.Is(p, syscall.EPIPE) {
+		return 1
+	}
 	m := explain(err)
 	if m.words == "" {
 		return m.status
