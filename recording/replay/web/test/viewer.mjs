@@ -15,7 +15,7 @@ const browser = await chromium.launch({
 });
 
 // PATIENCE is for machines that are busy with other things; nothing here is a measurement of speed.
-const PATIENCE = 30000;
+const PATIENCE = 60000;
 
 const failures = [];
 const complaints = [];
