@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	gossh "golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
 )
 
 // overrun has the client's library believe that the server takes a gigabyte more on a channel.
@@ -49,9 +50,14 @@ func TestMoreThanTheWindow(t *testing.T) {
 			var ch gossh.Channel
 			if what == "a program" {
 				ch, _ = open(t, c)
-				if !request(t, ch, "exec", str("exec sleep 300")) {
+				if !request(t, ch, "exec", str("echo $$; exec sleep 300")) {
 					t.Fatal("no exec")
 				}
+				var sleeps int
+				if _, err := fmt.Fscanln(ch, &sleeps); err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = unix.Kill(sleeps, unix.SIGKILL) }) // a program without a terminal outlives its client
 			} else {
 				var err error
 				if ch, _, err = c.OpenChannel("direct-tcpip", direct(sink.Addr())); err != nil {
